@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+# One makefile. O= is the build folder; SAN= adds sanitizers; PREFIX, DESTDIR for install.
+VERSION := 0.1.0
+O       ?= build
+PREFIX  ?= /usr/local
+BINDIR  ?= $(PREFIX)/bin
+MANDIR  ?= $(PREFIX)/share/man
+COMPDIR ?= $(PREFIX)/share/bash-completion/completions
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+CC      ?= cc
+CFLAGS  ?= -O2 -g
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 \
+           -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Werror
+HARDEN  := -fstack-protector-strong -fPIE
+ifeq ($(SAN),)
+HARDEN  += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+else
+HARDEN  += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+LINK    := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+
+TOOLS :=
+include lib/module.mk $(sort $(wildcard cmd/*/module.mk))
+
+PKGS    := $(sort $(lib_PKGS) $(foreach t,$(TOOLS),$($(t)_PKGS)))
+ifeq ($(filter clean tarball,$(MAKECMDGOALS)),)
+MISSING := $(strip $(foreach p,$(PKGS),$(shell pkg-config --exists $(p) || echo $(p))))
+ifneq ($(MISSING),)
+$(error not found by pkg-config: $(MISSING). ./bootstrap installs what is missing)
+endif
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS))
+endif
+CPP     := -D_GNU_SOURCE -DUTIL_VM_VERSION='"$(VERSION)"' -Ilib $(PKG_CFLAGS)
+COMPILE  = $(CC) -std=gnu11 -pthread $(CPP) $(CFLAGS) $(WARN) $(HARDEN) -MMD -MP
+
+LIB_SRC := $(sort $(foreach r,$(lib_ROOMS),$(wildcard lib/$(r)/*.c)))
+LIB_OBJ := $(LIB_SRC:%.c=$(O)/obj/%.o)
+LIB     := $(O)/libutil-vm.a
+BIN     := $(TOOLS:%=$(O)/bin/%)
+UNIT    := $(patsubst tests/unit/%.c,$(O)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
+FUZZ    := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+
+.PHONY: all check check-fast check-long lint fuzz bench install clean unit fuzzers demo lab
+.SECONDARY:
+all: $(BIN)
+
+$(O)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(COMPILE) -c -o $@ $<
+
+$(LIB): $(LIB_OBJ)
+	@mkdir -p $(@D)
+	rm -f $@ && ar rcs $@ $^
+
+define tool_rules
+$(1)_OBJ := $$(patsubst %.c,$(O)/obj/%.o,$$(sort $$(wildcard cmd/$(1)/*.c)))
+$(O)/bin/$(1): $$($(1)_OBJ) $(LIB)
+	@mkdir -p $$(@D)
+	$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $$@ $$^ $(PKG_LIBS) -lm
+endef
+$(foreach t,$(TOOLS),$(eval $(call tool_rules,$(t))))
+
+# Unit tests and fuzz targets may reach a command's own algorithms: UNIT_OBJ is every
+# command object but main.
+CMD_OBJ := $(foreach t,$(TOOLS),$(filter-out %/main.o,$($(t)_OBJ)))
+$(O)/unit/%: $(O)/obj/tests/unit/%.o $(CMD_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $@ $< -Wl,--start-group $(filter %.o,$(CMD_OBJ)) $(LIB) -Wl,--end-group $(PKG_LIBS) -lcmocka -lm
+unit: $(UNIT)
+
+$(O)/fuzz/%: $(O)/obj/tests/fuzz/%.o $(CMD_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) -pthread $(CFLAGS) $(HARDEN) -fsanitize=fuzzer -pie -o $@ $< -Wl,--start-group $(filter %.o,$(CMD_OBJ)) $(LIB) -Wl,--end-group $(PKG_LIBS) -lm
+fuzzers: $(FUZZ)
+
+# The sanitized twins: gcc for the unit tests, clang (libFuzzer) for the fuzz targets.
+.PHONY: asan-unit asan-fuzz
+asan-unit:
+	$(MAKE) O=$(O)/asan SAN=address,undefined CFLAGS='-O1 -g' unit
+asan-fuzz:
+	$(MAKE) O=$(O)/fuzzing CC=clang SAN=address,undefined CFLAGS='-O1 -g -fsanitize=fuzzer-no-link' fuzzers
+
+check: all asan-unit asan-fuzz
+	tests/run all
+check-fast: all asan-unit asan-fuzz
+	tests/run fast
+check-long: all
+	tests/run long
+lint:
+	tests/lint/run
+fuzz: asan-fuzz
+	tests/fuzz/run
+bench: all
+	bench/run
+demo: all
+	tests/lab/demo
+lab: all
+	tests/lab/build
+
+install: all
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(COMPDIR)
+	install -m 755 $(BIN) $(DESTDIR)$(BINDIR)/
+	for t in $(TOOLS); do install -m 644 dist/completion/$$t $(DESTDIR)$(COMPDIR)/$$t || exit 1; done
+	for m in man/*.[1-8]; do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
+		install -d $$d && install -m 644 $$m $$d/ || exit 1; done
+
+clean:
+	rm -rf $(O)
+
+-include $(shell find $(O)/obj -name '*.d' 2>/dev/null)
