@@ -90,8 +90,12 @@ static int on_verify(int ok, X509_STORE_CTX *store)
 	return ok;
 }
 
-static const char *verify_hint(long result)
+/* The way out of a verification's failure, " (…)", or "". */
+static const char *verify_hint(const struct net_conn *conn, long result, char *buf, size_t size)
 {
+	*buf = '\0';
+	if (conn->sec->by_psk)
+		return " (it should know the pre-shared key instead)";
 	switch (result) {
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
@@ -99,31 +103,29 @@ static const char *verify_hint(long result)
 	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-		return "is it signed by";
+		snprintf(buf, size, " (is it signed by %.100s/ca.pem?)", conn->sec->dir);
+		break;
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+	case X509_V_ERR_IP_ADDRESS_MISMATCH:
+		snprintf(buf, size, " (expected %.100s)", conn->sec->peer_name);
+		break;
 	case X509_V_ERR_CERT_NOT_YET_VALID:
 	case X509_V_ERR_CERT_HAS_EXPIRED:
-		return "or is the clock wrong?";
+		return " (or is the clock wrong?)";
 	case X509_V_ERR_INVALID_PURPOSE:
-		return "its extended key usage must allow clientAuth and serverAuth";
+		return " (its extended key usage must allow clientAuth and serverAuth)";
 	}
-	return NULL;
+	return buf;
 }
 
 static int refused_certificate(struct net_conn *conn)
 {
 	long result = SSL_get_verify_result(conn->ssl);
-	const char *hint = verify_hint(result), *dir = conn->sec->dir;
-	char tail[200] = "";
+	char hint[140];
 
-	if (conn->sec->by_psk)
-		hint = "it should know the pre-shared key instead";
-	else if (hint && !strcmp(hint, "is it signed by"))
-		snprintf(tail, sizeof(tail), " %.150s/ca.pem?", dir);
-	else if (result == X509_V_ERR_HOSTNAME_MISMATCH || result == X509_V_ERR_IP_ADDRESS_MISMATCH)
-		hint = "expected", snprintf(tail, sizeof(tail), " %.150s", conn->sec->peer_name);
-	snprintf(conn->why, sizeof(conn->why), "certificate of %.80s refused: %s%s%s%s%s",
+	snprintf(conn->why, sizeof(conn->why), "certificate of %.80s refused: %.80s%.130s",
 		 *conn->peer ? conn->peer : "the peer", X509_verify_cert_error_string(result),
-		 hint ? " (" : "", hint ? hint : "", tail, hint ? ")" : "");
+		 verify_hint(conn, result, hint, sizeof(hint)));
 	return -EACCES;
 }
 
