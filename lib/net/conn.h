@@ -21,7 +21,7 @@ struct net_security_conf {
 	bool server;
 };
 
-struct net_security; /* may serve many connections */
+struct net_security; /* may serve many connections, and outlives them */
 struct net_conn;
 
 /* Load keys. -EACCES for a psk file that others can read, -EINVAL, -ENOENT … with @err. */
@@ -37,9 +37,17 @@ int net_conn_open(struct net_security *sec, int fd, int timeout_ms, struct net_c
 		  struct err *err);
 
 /* As read(2)/write(2) without blocking: > 0 bytes, 0 end of stream (read), -EAGAIN, -errno.
- * An end without TLS's close_notify is -ECONNRESET, so that a cut is never taken for an end. */
+ * An end without TLS's close_notify is -ECONNRESET, so that a cut is never taken for an end.
+ * After a write's -EAGAIN write the same bytes again (more may follow them, fewer may not).
+ * SIGPIPE must be ignored. */
 ssize_t net_conn_read(struct net_conn *conn, void *buf, size_t n);
 ssize_t net_conn_write(struct net_conn *conn, const void *buf, size_t n);
+
+/*
+ * Why the last read or write failed, or what alert the peer sent, in words; owned by @conn.
+ * In TLS 1.3 a client learns only at its first read that its certificate was refused: -EACCES.
+ */
+const char *net_conn_why(const struct net_conn *conn);
 
 /* The poll(2) events to wait for before reading (and, if @want_write, writing) again. */
 short net_conn_events(const struct net_conn *conn, bool want_read, bool want_write);
