@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the coordinator knows of a member: two tables of operations, one for each side.
+ * A driver ("qemu", "swtpm") is one file with these tables and one row in the command's
+ * table; the coordinator knows no hypervisor.
+ *
+ * All functions return 0 or -errno with @err. resume, release and drop may be called in
+ * any state and again after a crash; they do what is still to be done.
+ */
+#ifndef PAIR_MEMBER_H
+#define PAIR_MEMBER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <json-c/json.h>
+
+#include "base/err.h"
+
+enum pair_role { PAIR_VM = 0, PAIR_VTPM = 1 };
+
+struct pair_identity {
+	char uuid[37];	   /* its own; "" if it has none (a swtpm process) */
+	char name[64];	   /* for people */
+	char bound_to[160]; /* of the VM: the vTPM it uses: a uuid, or the path of a control socket */
+	uint64_t mem_bytes; /* RAM that the destination must have */
+	uint64_t disk_bytes; /* state files that the destination must hold */
+};
+
+enum pair_phase {
+	PAIR_ACTIVE,	/* its pre-copy runs */
+	PAIR_HELD,	/* its guest is stopped and its pre-copy over: waits for finish() */
+	PAIR_COMPLETED, /* all of it was sent */
+	PAIR_FAILED,
+};
+
+struct pair_estimate {
+	enum pair_phase phase;
+	uint64_t total_bytes;	  /* of RAM */
+	uint64_t remaining_bytes; /* not sent yet in this round */
+	uint64_t round;		  /* times the dirty log was read; grows by one a pass */
+	uint64_t zero_pages, normal_pages;
+};
+
+struct pair_source_ops {
+	/* @where names it as where() does, also after a crash of ours. */
+	int (*open)(struct json_object *where, void **m, struct err *err);
+	/* Durable form: what open() needs to find it and what resume() must restore. Caller owns. */
+	struct json_object *(*where)(void *m);
+	int (*identify)(void *m, struct pair_identity *id, struct err *err);
+	/* Begin pre-copy; *@stream is our end of its stream (caller owns), or -1 if it has none. */
+	int (*start)(void *m, int *stream, struct err *err);
+	int (*estimate)(void *m, struct pair_estimate *e, struct err *err);
+	/* Stop its guest, in two halves so that both members' stops overlap. *@when_us: CLOCK_REALTIME. */
+	int (*stop_begin)(void *m, struct err *err);
+	int (*stop_end)(void *m, uint64_t *when_us, struct err *err);
+	/* Its guest stands still: send the rest, as fast as it can. */
+	int (*finish)(void *m, struct err *err);
+	/* Its guest runs here again as it did before. */
+	int (*resume)(void *m, struct err *err);
+	/* The pair runs elsewhere: end this copy, destroy its state. *@receipt (caller owns) says what. */
+	int (*release)(void *m, struct json_object **receipt, struct err *err);
+	bool (*runs)(void *m); /* does its guest run here now? */
+	void (*close)(void *m);
+};
+
+struct pair_sink_ops {
+	/* @place: from the pair file (command, paths) or from our journal. Starts nothing. */
+	int (*open)(struct json_object *place, void **m, struct err *err);
+	struct json_object *(*place)(void *m); /* durable: place plus pid; caller owns */
+	/* Start its process, paused and empty. */
+	int (*launch)(void *m, struct err *err);
+	int (*identify)(void *m, struct pair_identity *id, struct err *err);
+	/* Listen for its stream; *@stream is our end (caller owns), or -1. */
+	int (*receive)(void *m, int *stream, struct err *err);
+	/* 1: all of it is here, paused; 0: not yet; -errno: it failed or died. */
+	int (*ready)(void *m, struct err *err);
+	int (*go)(void *m, struct err *err);
+	/* End it and destroy what it left. */
+	int (*drop)(void *m, struct json_object **receipt, struct err *err);
+	bool (*alive)(void *m);
+	void (*close)(void *m);
+};
+
+struct pair_driver {
+	const char *kind; /* "qemu", "swtpm" */
+	const struct pair_source_ops *source;
+	const struct pair_sink_ops *sink;
+};
+
+#endif

@@ -1,0 +1,647 @@
+/* SPDX-License-Identifier: MIT */
+/* The source's side of the commit: pre-copy, joint stop, decision, release. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "pair/message.h"
+#include "pair/pair.h"
+#include "pair/settle.h"
+
+#define ANSWER_MS 60000	 /* the destination starts two hypervisors before it answers */
+#define CONNECT_MS 10000
+#define TELL_MS 5000	 /* for the other end to hear that it is off */
+#define ASK_MS 20000	 /* for it to come back after the decision */
+#define TICK_MS 4	 /* between two looks at the estimates */
+#define FINISH_TICK_MS 1 /* guests stand still: every millisecond counts */
+
+struct send {
+	const struct pair_send *conf;
+	struct pair_report *report;
+	struct journal *journal;
+	struct wire *wire;
+	void *m[PAIR_MEMBERS];
+	bool streams[PAIR_MEMBERS];
+	bool ran[PAIR_MEMBERS]; /* it ran before: it shall run afterwards */
+	struct budget budget;
+	struct pair_progress progress;
+	char token[33];
+};
+
+static const struct pair_source_ops *ops(const struct send *s, unsigned i)
+{
+	return s->conf->driver[i]->source;
+}
+
+static void step(struct send *s, enum pair_step which)
+{
+	s->report->step_us[which] = units_now_us();
+	log_verbose("%s: %s", pair_step_name(which), pair_step_what(which));
+	if (s->conf->hooks.step)
+		s->conf->hooks.step(s->conf->hooks.ctx, which);
+}
+
+static int cancelled(struct send *s, struct err *err)
+{
+	int sig = s->conf->hooks.cancelled ? s->conf->hooks.cancelled(s->conf->hooks.ctx) : 0;
+
+	return sig ? err_set(err, -EINTR, "move pair: cancelled (%s)", strsignal(sig)) : 0;
+}
+
+/* ---- binding ---- */
+
+static int bound(const struct pair_identity id[PAIR_MEMBERS], struct err *err)
+{
+	const struct pair_identity *vm = &id[PAIR_VM], *vtpm = &id[PAIR_VTPM];
+
+	if (!vm->bound_to[0])
+		return err_set(err, -ENXIO, "check pair: VM %s has no vTPM", vm->name);
+	if (strcmp(vm->bound_to, vtpm->bound_to) != 0)
+		return err_set(err, -EXDEV,
+			       "check pair: VM %s is bound to vTPM %s, not to %s (%s)", vm->name,
+			       vm->bound_to, vtpm->bound_to, vtpm->name);
+	return 0;
+}
+
+static int open_members(const struct pair_driver *const driver[PAIR_MEMBERS],
+			struct json_object *const where[PAIR_MEMBERS], void *m[PAIR_MEMBERS],
+			struct err *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++)
+		rc = driver[i]->source->open(where[i], &m[i], err);
+	return rc;
+}
+
+int pair_identify(const struct pair_driver *const driver[PAIR_MEMBERS],
+		  struct json_object *const where[PAIR_MEMBERS],
+		  struct pair_identity id[PAIR_MEMBERS], struct err *err)
+{
+	void *m[PAIR_MEMBERS] = {NULL};
+	int rc = open_members(driver, where, m, err);
+
+	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++)
+		rc = driver[i]->source->identify(m[i], &id[i], err);
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		if (m[i])
+			driver[i]->source->close(m[i]);
+	return rc ? rc : bound(id, err);
+}
+
+static int identify(struct send *s, struct err *err)
+{
+	struct pair_identity id[PAIR_MEMBERS];
+	int rc = open_members(s->conf->driver, s->conf->where, s->m, err);
+
+	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++) {
+		rc = ops(s, i)->identify(s->m[i], &id[i], err);
+		s->report->member[i].id = id[i];
+		s->ran[i] = !rc && ops(s, i)->runs(s->m[i]);
+	}
+	return rc ? rc : bound(id, err);
+}
+
+/* ---- the request ---- */
+
+static int connect_wire(struct send *s, struct err *err)
+{
+	const struct pair_limits *l = &s->conf->limits;
+	struct wire_conf wc = {l->compress, (int)l->zstd_level, (int)(l->silence_us / 1000)};
+	struct net_conn *conn;
+	char text[300];
+	int fd = net_connect(&s->conf->dest, CONNECT_MS, err), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = net_conn_open(s->conf->security, fd, CONNECT_MS, &conn, err);
+	if (rc)
+		return rc;
+	log_verbose("connected: %s", net_conn_describe(conn, text, sizeof(text)));
+	return wire_start(conn, &wc, &s->wire, err);
+}
+
+/* The destination speaks first: its version, and a nonce that makes a replayed stream void. */
+static int take_challenge(struct send *s, char nonce[65], struct err *err)
+{
+	struct json_object *m;
+	int rc = message_expect(s->wire, "challenge", CONNECT_MS, &m, NULL, err);
+
+	if (rc)
+		return rc;
+	snprintf(nonce, 65, "%s", message_text(m, "nonce"));
+	if (message_number(m, "version") != PAIR_VERSION)
+		rc = err_set(err, -EPROTONOSUPPORT,
+			     "ask destination: it speaks version %llu of the protocol, this is %d",
+			     (unsigned long long)message_number(m, "version"), PAIR_VERSION);
+	json_object_put(m);
+	return rc;
+}
+
+static int request(struct send *s, struct err *err)
+{
+	struct json_object *hello = message_new("hello"), *members = json_object_new_array();
+	struct json_object *answer;
+	char nonce[65];
+	int rc = take_challenge(s, nonce, err), status = 0;
+
+	if (rc) {
+		json_object_put(hello);
+		json_object_put(members);
+		return rc;
+	}
+	message_add_number(hello, "version", PAIR_VERSION);
+	message_add(hello, "nonce", nonce);
+	message_add(hello, "id", s->report->id);
+	message_add(hello, "token", s->token);
+	json_object_object_add(hello, "dry_run", json_object_new_boolean(s->conf->dry_run));
+	if (s->conf->pair_file)
+		message_add(hello, "pair_file", s->conf->pair_file);
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		struct json_object *o = message_from_identity(s->conf->driver[i]->kind,
+							      &s->report->member[i].id);
+
+		json_object_object_add(o, "runs", json_object_new_boolean(s->ran[i]));
+		json_object_array_add(members, o);
+	}
+	json_object_object_add(hello, "members", members);
+	rc = wire_send(s->wire, hello, err);
+	if (!rc)
+		rc = message_expect(s->wire, "reserved", ANSWER_MS, &answer, &status, err);
+	if (rc)
+		return rc == -ECANCELED && status == PAIR_NO ? -EXDEV : rc;
+	json_object_put(answer);
+	return 0;
+}
+
+/* ---- the journal ---- */
+
+static struct json_object *whereabouts(struct send *s)
+{
+	struct json_object *all = json_object_new_array();
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		struct json_object *o = json_object_new_object();
+
+		message_add(o, "kind", s->conf->driver[i]->kind);
+		json_object_object_add(o, "where", ops(s, i)->where(s->m[i]));
+		json_object_object_add(o, "ran", json_object_new_boolean(s->ran[i]));
+		json_object_array_add(all, o);
+	}
+	return all;
+}
+
+static int journal_begin(struct send *s, struct err *err)
+{
+	struct json_object *e = json_object_new_object();
+	char name[64], dest[300];
+	int rc;
+
+	snprintf(name, sizeof(name), "%s.source", s->report->id);
+	rc = journal_open(s->conf->state_dir, name, true, &s->journal, err);
+	if (rc) {
+		json_object_put(e);
+		return rc;
+	}
+	message_add(e, "id", s->report->id);
+	message_add(e, "token", s->token);
+	message_add(e, "dest", net_addr_format(&s->conf->dest, dest, sizeof(dest)));
+	message_add(e, "vm", s->report->member[PAIR_VM].id.name);
+	message_add(e, "vtpm", s->report->member[PAIR_VTPM].id.name);
+	message_add_number(e, "pid", (uint64_t)getpid());
+	if (s->conf->security_conf)
+		json_object_object_add(e, "security", json_tokener_parse(s->conf->security_conf));
+	json_object_object_add(e, "members", whereabouts(s));
+	return journal_append(s->journal, "begin", e, err);
+}
+
+static int journal_state_with_members(struct send *s, const char *state, struct err *err)
+{
+	struct json_object *e = json_object_new_object();
+
+	json_object_object_add(e, "members", whereabouts(s));
+	return journal_append(s->journal, state, e, err);
+}
+
+/* ---- pre-copy ---- */
+
+static int start(struct send *s, struct err *err)
+{
+	/* The vTPM first: nothing of it depends on the VM. */
+	for (unsigned k = PAIR_MEMBERS; k-- > 0;) {
+		int stream = -1, rc;
+
+		rc = ops(s, k)->start(s->m[k], &stream, err);
+		if (rc)
+			return rc;
+		s->streams[k] = stream >= 0;
+		s->report->member[k].streams = s->streams[k];
+		if (stream >= 0)
+			wire_attach(s->wire, k, stream);
+	}
+	return journal_state_with_members(s, "started", err);
+}
+
+static uint64_t raw_bytes(struct send *s)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		struct wire_stats st;
+
+		wire_stats(s->wire, i, &st);
+		s->report->member[i].raw_bytes = st.raw_bytes;
+		s->report->member[i].wire_bytes = st.wire_bytes;
+		sum += st.raw_bytes;
+	}
+	return sum;
+}
+
+static int look(struct send *s, bool *all_completed, struct err *err)
+{
+	*all_completed = true;
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		struct pair_estimate e = {0};
+		int rc;
+
+		if (!s->streams[i])
+			continue;
+		rc = ops(s, i)->estimate(s->m[i], &e, err);
+		if (rc)
+			return rc;
+		if (e.phase == PAIR_FAILED)
+			return err_set(err, -EIO, "move %s: its hypervisor gave up (%s)",
+				       s->report->member[i].id.name,
+				       err && err->text[0] ? err->text : "no reason told");
+		*all_completed = *all_completed && e.phase == PAIR_COMPLETED;
+		budget_note(&s->budget, i, &e, units_now_us());
+		s->report->member[i].rounds = e.round;
+		s->report->member[i].zero_pages = e.zero_pages;
+		s->report->member[i].normal_pages = e.normal_pages;
+	}
+	budget_note_bytes(&s->budget, raw_bytes(s), units_now_us());
+	return 0;
+}
+
+static void show(struct send *s, const char *phase)
+{
+	struct pair_progress *p = &s->progress;
+	uint64_t now = units_now_us();
+
+	if (!s->conf->hooks.progress)
+		return;
+	p->report = s->report;
+	p->phase = phase;
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		const struct budget_track *t = &s->budget.track[i];
+
+		p->member[i].total = t->total;
+		p->member[i].remaining = t->remaining;
+		p->member[i].round = t->round;
+		p->member[i].rate = (uint64_t)t->dirty_rate;
+		p->member[i].parked = t->parked_us != 0;
+	}
+	p->bandwidth = (uint64_t)s->budget.bandwidth;
+	p->downtime_us = budget_downtime_us(&s->budget, now);
+	s->conf->hooks.progress(s->conf->hooks.ctx, p);
+}
+
+/* While nothing is expected of the peer, a message can only be its "failed". */
+static int unexpected(struct send *s, int timeout_ms, struct err *err)
+{
+	struct json_object *m = NULL;
+	int rc = message_expect(s->wire, "", timeout_ms, &m, NULL, err);
+
+	json_object_put(m);
+	if (rc == -ETIMEDOUT) {
+		err->code = 0;
+		err->text[0] = '\0';
+		return 0;
+	}
+	return rc;
+}
+
+static int iterate(struct send *s, struct err *err)
+{
+	uint64_t begun = units_now_us();
+
+	for (;;) {
+		uint64_t credit[PAIR_MEMBERS], now;
+		enum budget_verdict v;
+		bool completed;
+		int rc = cancelled(s, err);
+
+		if (!rc)
+			rc = look(s, &completed, err);
+		if (rc)
+			return rc;
+		now = units_now_us();
+		v = budget_decide(&s->budget, now, credit);
+		if (v != BUDGET_GO_ON) {
+			s->report->forced = v == BUDGET_FORCED;
+			return 0;
+		}
+		for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+			const struct budget_track *t = &s->budget.track[i];
+
+			if (!s->streams[i])
+				continue;
+			wire_share(s->wire, i, t->total ? (double)t->remaining / (double)t->total : 0);
+			wire_gate(s->wire, i, credit[i]);
+		}
+		if (s->conf->limits.timeout_us && now - begun > s->conf->limits.timeout_us)
+			return err_set(err, -ETIMEDOUT, "move pair: pre-copy did not end in time");
+		show(s, "copy");
+		rc = unexpected(s, TICK_MS, err);
+		if (rc)
+			return rc;
+	}
+}
+
+/* ---- stop, send the rest ---- */
+
+static int stop_both(struct send *s, struct err *err)
+{
+	uint64_t when[PAIR_MEMBERS] = {0}, now;
+	int rc = 0, begun = 0;
+
+	now = units_now_us();
+	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++, begun++)
+		rc = ops(s, i)->stop_begin(s->m[i], err);
+	for (int i = 0; i < begun; i++) {
+		int one = ops(s, (unsigned)i)->stop_end(s->m[i], &when[i], rc ? NULL : err);
+
+		s->report->member[i].stopped_at_us = now;
+		rc = rc ? rc : one;
+	}
+	if (rc)
+		return rc;
+	/* A member without a guest of its own (a TPM process) stops with the other. */
+	if (when[0] && when[1])
+		s->report->stop_skew_us = when[0] > when[1] ? when[0] - when[1] : when[1] - when[0];
+	return 0;
+}
+
+static int send_rest(struct send *s, struct err *err)
+{
+	uint64_t until = units_now_us() + s->conf->limits.rendezvous_us;
+	int rc = 0;
+
+	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++) {
+		if (s->streams[i])
+			wire_gate(s->wire, i, BUDGET_NO_LIMIT);
+		rc = ops(s, i)->finish(s->m[i], err);
+	}
+	while (!rc) {
+		bool completed, drained = true;
+
+		rc = look(s, &completed, err);
+		for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+			drained = drained && (!s->streams[i] || wire_drained(s->wire, i));
+		if (rc || (completed && drained))
+			break;
+		if (units_now_us() > until)
+			rc = err_set(err, -ETIMEDOUT, "move pair: the rest was not sent in time");
+		if (!rc)
+			rc = cancelled(s, err);
+		if (!rc)
+			rc = unexpected(s, FINISH_TICK_MS, err);
+	}
+	return rc;
+}
+
+static int promised(struct send *s, struct err *err)
+{
+	struct json_object *m;
+	int rc = wire_send(s->wire, message_new("streamed"), err);
+
+	if (!rc)
+		rc = message_expect(s->wire, "prepared", (int)(s->conf->limits.rendezvous_us / 1000),
+				    &m, NULL, err);
+	if (rc)
+		return rc;
+	json_object_put(m);
+	return 0;
+}
+
+/* ---- the two ends ---- */
+
+/* What was under way when we gave up may arrive before the answer. */
+static int await_aborted(struct send *s, struct json_object **m)
+{
+	int rc;
+
+	do {
+		rc = message_expect(s->wire, "aborted", TELL_MS, m, NULL, NULL);
+	} while (rc == -EPROTO || rc == -ECANCELED);
+	return rc;
+}
+
+/* Before "go": everything as it was. */
+static enum pair_outcome roll_back(struct send *s, struct err *err)
+{
+	struct settle_ask ask = {s->conf->security, &s->conf->dest, TELL_MS};
+	struct err second = {0};
+	bool failed = false;
+	struct json_object *m = NULL;
+
+	/* Durable first: after this nobody may ever answer "go" for this pair. */
+	if (journal_append(s->journal, "aborted", NULL, &second) ||
+	    settle_resume(s->conf->driver, s->m, &second)) {
+		log_error("%s", second.text);
+		failed = true;
+	}
+	if (s->wire && !wire_status(s->wire, NULL)) {
+		m = message_new("abort");
+		message_add(m, "why", err->text);
+		if (wire_send(s->wire, m, NULL) ||
+		    await_aborted(s, &m))
+			m = NULL;
+	}
+	wire_close(s->wire, 1000);
+	s->wire = NULL;
+	if (failed)
+		return PAIR_IN_DOUBT; /* one of them does not run here: `recover` tries again */
+	if (m) {
+		json_object_put(m);
+		journal_retire(s->journal);
+		s->journal = NULL;
+	} else if (settle_tell_abort(&s->journal, &ask, NULL)) {
+		log_warn("move %s: the destination was not reached and may still hold paused "
+			 "copies: 'cump-migrate recover' tells it", s->report->id);
+	}
+	return PAIR_ROLLED_BACK;
+}
+
+static void note_started(struct send *s)
+{
+	struct pair_report *r = s->report;
+	uint64_t now = units_now_us();
+
+	r->total_us = now - r->step_us[STEP_SEND_REQUEST];
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		r->member[i].started_at_us = now;
+		r->member[i].downtime_us = now - r->member[i].stopped_at_us;
+		if (r->member[i].downtime_us > r->downtime_us)
+			r->downtime_us = r->member[i].downtime_us;
+	}
+}
+
+static enum pair_outcome finish_done(struct send *s, struct json_object *done)
+{
+	struct err err = {0};
+	struct json_object *e;
+
+	/* The destination tells how long before its "done" each of them ran. */
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		uint64_t ago = message_number(done, i ? "vtpm_ran_us" : "vm_ran_us");
+
+		if (ago < s->report->member[i].downtime_us)
+			s->report->member[i].downtime_us -= ago;
+	}
+	step(s, STEP_SEND_DONE);
+	if (journal_append(s->journal, "done", NULL, &err))
+		log_error("%s", err.text);
+	settle_release(s->conf->driver, s->m, &s->report->receipts);
+	e = json_object_new_object();
+	json_object_object_add(e, "receipts", json_object_get(s->report->receipts));
+	if (journal_append(s->journal, "released", e, &err))
+		log_error("%s", err.text);
+	step(s, STEP_SEND_RELEASED);
+	if (wire_send(s->wire, message_new("end"), NULL))
+		log_verbose("the destination was not told of the end; it needs no telling");
+	wire_close(s->wire, 2000);
+	s->wire = NULL;
+	journal_retire(s->journal);
+	s->journal = NULL;
+	step(s, STEP_SEND_END);
+	return PAIR_DONE;
+}
+
+/* "go" is durable: only forward, or what the other side's word allows. */
+static enum pair_outcome decide(struct send *s, struct err *err)
+{
+	struct settle_ask ask = {s->conf->security, &s->conf->dest, ASK_MS};
+	struct json_object *done = NULL;
+	enum pair_outcome out;
+	int rc = journal_append(s->journal, "go", NULL, err);
+
+	if (rc) /* not known whether it is durable: ask before anything runs */
+		return PAIR_IN_DOUBT;
+	step(s, STEP_SEND_GO);
+	rc = wire_send(s->wire, message_new("go"), err);
+	if (!rc)
+		rc = message_expect(s->wire, "done", (int)(s->conf->limits.rendezvous_us / 1000),
+				    &done, NULL, err);
+	if (!rc) {
+		note_started(s);
+		out = finish_done(s, done);
+		json_object_put(done);
+		return out;
+	}
+	wire_close(s->wire, 0);
+	s->wire = NULL;
+	return settle_after_go(&s->journal, &ask, s->conf->driver, s->m, s->report, err);
+}
+
+static enum pair_outcome outcome_of(int rc)
+{
+	switch (rc) {
+	case -ENXIO:
+	case -EXDEV:
+		return PAIR_NO;
+	default:
+		return PAIR_REFUSED;
+	}
+}
+
+static enum pair_outcome move(struct send *s, struct err *err)
+{
+	int rc = start(s, err);
+
+	if (!rc) {
+		step(s, STEP_SEND_STARTED);
+		rc = iterate(s, err);
+	}
+	if (!rc) {
+		step(s, STEP_SEND_CONVERGED);
+		rc = stop_both(s, err);
+	}
+	if (!rc) {
+		step(s, STEP_SEND_STOPPED);
+		rc = send_rest(s, err);
+	}
+	if (!rc) {
+		step(s, STEP_SEND_STREAMED);
+		rc = promised(s, err);
+	}
+	if (!rc)
+		step(s, STEP_SEND_PREPARED);
+	if (!rc)
+		rc = cancelled(s, err);
+	if (rc) {
+		enum pair_outcome out = roll_back(s, err);
+
+		return rc == -ETIMEDOUT && out == PAIR_ROLLED_BACK ? PAIR_TIMED_OUT : out;
+	}
+	return decide(s, err);
+}
+
+/* Nothing was started yet: close, and the destination drops what it reserved. */
+static void give_up(struct send *s)
+{
+	wire_close(s->wire, 1000);
+	s->wire = NULL;
+	journal_retire(s->journal);
+	s->journal = NULL;
+}
+
+static enum pair_outcome run(struct send *s, struct err *err)
+{
+	int rc = identify(s, err);
+
+	if (rc)
+		return outcome_of(rc);
+	if (!s->conf->dry_run)
+		rc = journal_begin(s, err);
+	if (rc)
+		return PAIR_REFUSED;
+	step(s, STEP_SEND_BEGIN);
+	rc = connect_wire(s, err);
+	if (!rc) {
+		step(s, STEP_SEND_REQUEST);
+		rc = request(s, err);
+	}
+	if (!rc)
+		rc = cancelled(s, err);
+	if (rc || s->conf->dry_run) {
+		give_up(s);
+		return rc ? outcome_of(rc) : PAIR_DONE;
+	}
+	step(s, STEP_SEND_RESERVED);
+	return move(s, err);
+}
+
+enum pair_outcome pair_send(const struct pair_send *conf, struct pair_report *report,
+			    struct err *err)
+{
+	struct send s = {.conf = conf, .report = report};
+	enum pair_outcome out;
+
+	report->begun_realtime_us = units_realtime_us();
+	report->begun_us = units_now_us();
+	budget_init(&s.budget, conf->limits.budget_us, conf->limits.max_rounds);
+	if (message_uuid(report->id, err) || message_nonce(s.token, 16, err))
+		return PAIR_REFUSED;
+	out = run(&s, err);
+	wire_close(s.wire, 0);
+	journal_close(s.journal);
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		if (s.m[i])
+			ops(&s, i)->close(s.m[i]);
+	return out;
+}

@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: MIT */
+#include "pair/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/units.h"
+
+#define BATCH (128u << 10)	     /* one read of a member's stream */
+#define OUT_HIGH (512u << 10)	     /* stop taking in while so much waits for the connection */
+#define IN_HIGH (1u << 20)	     /* stop reading the connection while a member is so far behind */
+#define MESSAGE_MAX (256u << 10)
+#define QUEUE_MAX 64
+#define PING_EVERY_US 1000000
+
+struct lane {
+	int fd; /* -1: not attached, or over */
+	bool read_eof, peer_end;
+	bool deaf; /* its hypervisor reads no more: what comes for it is dropped */
+	double left;
+	uint64_t credit; /* bytes that may still be read while the gate is open */
+	struct bytes out; /* of the peer, to be written to fd */
+	struct wire_stats stats;
+};
+
+struct queue {
+	struct json_object *item[QUEUE_MAX];
+	unsigned head, n;
+};
+
+struct wire {
+	struct net_conn *conn;
+	struct wire_conf conf;
+	struct mux *mux;
+	struct demux *demux;
+	struct bytes out; /* frames for the connection */
+	uint8_t *batch;
+	uint64_t heard_us, pinged_us;
+
+	pthread_t thread;
+	pthread_mutex_t lock; /* over what follows and the lanes' flags and counters */
+	pthread_cond_t changed;
+	int wake;  /* eventfd: the coordinator to the thread */
+	int alert; /* eventfd: the thread to the coordinator */
+	struct lane lane[PAIR_MEMBERS];
+	struct queue in, to_send;
+	struct err down; /* .code != 0: the wire is down, and why */
+	bool closing;
+};
+
+static void ring(int fd)
+{
+	uint64_t one = 1;
+
+	if (write(fd, &one, sizeof(one)) < 0)
+		return; /* full counter: it is awake already */
+}
+
+static void quiet(int fd)
+{
+	uint64_t n;
+
+	if (read(fd, &n, sizeof(n)) < 0)
+		return;
+}
+
+static bool push(struct queue *q, struct json_object *item)
+{
+	if (q->n == QUEUE_MAX)
+		return false;
+	q->item[(q->head + q->n++) % QUEUE_MAX] = item;
+	return true;
+}
+
+static struct json_object *pop(struct queue *q)
+{
+	struct json_object *item;
+
+	if (!q->n)
+		return NULL;
+	item = q->item[q->head];
+	q->head = (q->head + 1) % QUEUE_MAX;
+	q->n--;
+	return item;
+}
+
+/* ---- what the peer sent ---- */
+
+static int on_message(void *ctx, const char *json, size_t n)
+{
+	struct wire *w = ctx;
+	struct json_tokener *tok = json_tokener_new_ex(16);
+	struct json_object *msg = NULL;
+	bool ok;
+
+	if (n <= MESSAGE_MAX && tok)
+		msg = json_tokener_parse_ex(tok, json, (int)n);
+	json_tokener_free(tok);
+	if (!json_object_is_type(msg, json_type_object)) {
+		json_object_put(msg);
+		return -EPROTO;
+	}
+	if (log_level() >= LOG_TRACE)
+		log_trace("read %s", json_object_to_json_string(msg));
+	pthread_mutex_lock(&w->lock);
+	ok = push(&w->in, msg);
+	pthread_cond_broadcast(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+	ring(w->alert);
+	if (!ok)
+		json_object_put(msg);
+	return ok ? 0 : -EPROTO;
+}
+
+static int on_data(void *ctx, unsigned owner, const uint8_t *data, size_t n)
+{
+	struct wire *w = ctx;
+	struct lane *l = &w->lane[owner];
+
+	pthread_mutex_lock(&w->lock);
+	l->stats.raw_bytes += n;
+	pthread_mutex_unlock(&w->lock);
+	/* A hypervisor that has closed its end needs the rest no more; its own state tells why. */
+	return l->fd < 0 || l->deaf ? 0 : bytes_add(&l->out, data, n);
+}
+
+static int on_end(void *ctx, unsigned owner)
+{
+	struct wire *w = ctx;
+
+	pthread_mutex_lock(&w->lock);
+	w->lane[owner].peer_end = true;
+	pthread_mutex_unlock(&w->lock);
+	return 0;
+}
+
+static const struct demux_events events = {on_message, on_data, on_end};
+
+/* ---- the thread ---- */
+
+static void lane_over(struct wire *w, struct lane *l)
+{
+	pthread_mutex_lock(&w->lock);
+	if (l->fd >= 0)
+		close(l->fd);
+	l->fd = -1;
+	bytes_free(&l->out);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* Only writing ends: what its hypervisor sent before it closed is still to be read. */
+static void lane_deaf(struct wire *w, struct lane *l)
+{
+	pthread_mutex_lock(&w->lock);
+	l->deaf = true;
+	bytes_free(&l->out);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static int send_frame(struct wire *w, enum frame_type type, unsigned owner, const void *data,
+		      size_t n)
+{
+	size_t before = bytes_size(&w->out);
+	int rc = mux_frame(w->mux, type, (uint8_t)owner, data, n, &w->out);
+
+	if (!rc && type == FRAME_DATA) {
+		pthread_mutex_lock(&w->lock);
+		w->lane[owner].stats.wire_bytes += bytes_size(&w->out) - before;
+		w->lane[owner].stats.raw_bytes += n;
+		pthread_mutex_unlock(&w->lock);
+	}
+	return rc;
+}
+
+static int take_in(struct wire *w, unsigned owner)
+{
+	struct lane *l = &w->lane[owner];
+	size_t most = l->credit < BATCH ? (size_t)l->credit : BATCH;
+	ssize_t n = read(l->fd, w->batch, most);
+
+	if (n > 0) {
+		pthread_mutex_lock(&w->lock);
+		if (l->credit != UINT64_MAX)
+			l->credit -= l->credit < (uint64_t)n ? l->credit : (uint64_t)n;
+		pthread_mutex_unlock(&w->lock);
+		return send_frame(w, FRAME_DATA, owner, w->batch, (size_t)n);
+	}
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	/* End of the member's stream (a reset is one too: its hypervisor tells why). */
+	pthread_mutex_lock(&w->lock);
+	l->read_eof = true;
+	pthread_mutex_unlock(&w->lock);
+	return send_frame(w, FRAME_END, owner, NULL, 0);
+}
+
+static void hand_over(struct wire *w, struct lane *l)
+{
+	while (bytes_size(&l->out)) {
+		ssize_t n = send(l->fd, l->out.data + l->out.begin, bytes_size(&l->out), MSG_NOSIGNAL);
+
+		if (n < 0) {
+			if (errno != EAGAIN && errno != EINTR)
+				lane_deaf(w, l);
+			return;
+		}
+		pthread_mutex_lock(&w->lock);
+		bytes_take(&l->out, (size_t)n);
+		pthread_mutex_unlock(&w->lock);
+	}
+	if (l->peer_end && !l->deaf) { /* pass the end on */
+		shutdown(l->fd, SHUT_WR);
+		lane_deaf(w, l);
+	}
+}
+
+static int queue_messages(struct wire *w)
+{
+	int rc = 0;
+
+	for (;;) {
+		struct json_object *msg;
+		const char *text;
+
+		pthread_mutex_lock(&w->lock);
+		msg = pop(&w->to_send);
+		pthread_mutex_unlock(&w->lock);
+		if (!msg || rc) {
+			json_object_put(msg);
+			return rc;
+		}
+		text = json_object_to_json_string_ext(msg, JSON_C_TO_STRING_PLAIN);
+		log_trace("send %s", text);
+		rc = send_frame(w, FRAME_MESSAGE, FRAME_OWNER_PAIR, text, strlen(text));
+		json_object_put(msg);
+	}
+}
+
+static int flush_out(struct wire *w)
+{
+	while (bytes_size(&w->out)) {
+		ssize_t n = net_conn_write(w->conn, w->out.data + w->out.begin, bytes_size(&w->out));
+
+		if (n == -EAGAIN)
+			return 0;
+		if (n < 0)
+			return (int)n;
+		bytes_take(&w->out, (size_t)n);
+	}
+	return 0;
+}
+
+static bool members_behind(const struct wire *w)
+{
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		if (bytes_size(&w->lane[i].out) > IN_HIGH)
+			return true;
+	return false;
+}
+
+/* Incoming data is counted per owner by the frames' raw size; the wire's own by what arrives. */
+static int read_conn(struct wire *w, struct err *err)
+{
+	for (;;) {
+		ssize_t n;
+		int rc;
+
+		if (members_behind(w))
+			return 0;
+		n = net_conn_read(w->conn, w->batch, BATCH);
+		if (n == -EAGAIN)
+			return 0;
+		if (n == 0)
+			return err_set(err, -ECONNRESET, "read stream: the other end closed it");
+		if (n < 0)
+			return err_set(err, (int)n, "read stream: %s", net_conn_why(w->conn));
+		w->heard_us = units_now_us();
+		rc = demux_feed(w->demux, w->batch, (size_t)n, err);
+		if (rc)
+			return rc;
+	}
+}
+
+/* Which members may be read now: credit left, not over, and the connection not behind. */
+static bool may_read(struct wire *w, unsigned owner)
+{
+	struct lane *l = &w->lane[owner];
+	bool ok;
+
+	pthread_mutex_lock(&w->lock);
+	ok = l->fd >= 0 && l->credit && !l->read_eof && bytes_size(&w->out) < OUT_HIGH;
+	pthread_mutex_unlock(&w->lock);
+	return ok;
+}
+
+static int keep_alive(struct wire *w, bool listening, struct err *err)
+{
+	uint64_t now = units_now_us();
+
+	if (!listening)
+		w->heard_us = now; /* we are the ones who do not listen */
+	if (now - w->heard_us > (uint64_t)w->conf.silence_ms * 1000)
+		return err_set(err, -ETIME, "read stream: nothing heard for %d s",
+			       w->conf.silence_ms / 1000);
+	if (now - w->pinged_us < PING_EVERY_US)
+		return 0;
+	w->pinged_us = now;
+	return bytes_size(&w->out) < OUT_HIGH ? send_frame(w, FRAME_PING, FRAME_OWNER_PAIR, NULL, 0)
+					      : 0;
+}
+
+struct round {
+	struct pollfd p[2 + PAIR_MEMBERS];
+	bool listening;
+};
+
+static void wait_round(struct wire *w, struct round *r)
+{
+	int timeout = 200;
+
+	r->listening = !members_behind(w);
+	r->p[0] = (struct pollfd){.fd = w->wake, .events = POLLIN};
+	r->p[1] = (struct pollfd){.fd = net_conn_fd(w->conn),
+				  .events = net_conn_events(w->conn, r->listening,
+							    bytes_size(&w->out) > 0)};
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		struct lane *l = &w->lane[i];
+		short ev = (short)((may_read(w, i) ? POLLIN : 0) | (bytes_size(&l->out) ? POLLOUT : 0));
+
+		/* Without an event wanted a hung-up socket would wake us for ever. */
+		r->p[2 + i] = (struct pollfd){.fd = ev ? l->fd : -1, .events = ev};
+	}
+	if (r->listening && net_conn_has_buffered(w->conn))
+		timeout = 0;
+	poll(r->p, 2 + PAIR_MEMBERS, timeout);
+	if (r->p[0].revents)
+		quiet(w->wake);
+}
+
+static int one_round(struct wire *w, struct err *err)
+{
+	struct round r;
+	unsigned first;
+	int rc;
+
+	wait_round(w, &r);
+	rc = queue_messages(w);
+	if (!rc && r.listening)
+		rc = read_conn(w, err);
+	first = w->lane[1].left > w->lane[0].left;
+	for (unsigned k = 0; !rc && k < PAIR_MEMBERS; k++) {
+		unsigned i = k ^ first;
+
+		if (w->lane[i].fd >= 0)
+			hand_over(w, &w->lane[i]);
+		if (r.p[2 + i].revents & (POLLIN | POLLHUP | POLLERR) && may_read(w, i))
+			rc = take_in(w, i);
+	}
+	if (!rc)
+		rc = keep_alive(w, r.listening, err);
+	if (!rc)
+		rc = flush_out(w);
+	if (rc && !err->code)
+		err_set(err, rc, "write stream: %s", net_conn_why(w->conn));
+	return rc;
+}
+
+static void *run(void *arg)
+{
+	struct wire *w = arg;
+	struct err err = {0};
+	int rc = 0;
+
+	while (!rc) {
+		bool done;
+
+		rc = one_round(w, &err);
+		pthread_mutex_lock(&w->lock);
+		done = w->closing && !w->to_send.n && !bytes_size(&w->out);
+		pthread_cond_broadcast(&w->changed);
+		pthread_mutex_unlock(&w->lock);
+		if (done)
+			break;
+	}
+	pthread_mutex_lock(&w->lock);
+	w->down = err;
+	if (!w->down.code)
+		err_set(&w->down, -EPIPE, "stream closed");
+	pthread_cond_broadcast(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		lane_over(w, &w->lane[i]); /* both hypervisors see the end at once */
+	ring(w->alert);
+	return NULL;
+}
+
+/* ---- the coordinator's side ---- */
+
+static void destroy(struct wire *w)
+{
+	struct json_object *m;
+
+	while ((m = pop(&w->in)) || (m = pop(&w->to_send)))
+		json_object_put(m);
+	net_conn_close(w->conn);
+	mux_free(w->mux);
+	demux_free(w->demux);
+	bytes_free(&w->out);
+	free(w->batch);
+	if (w->wake >= 0)
+		close(w->wake);
+	if (w->alert >= 0)
+		close(w->alert);
+	pthread_mutex_destroy(&w->lock);
+	pthread_cond_destroy(&w->changed);
+	free(w);
+}
+
+static void init_locks(struct wire *w)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&w->lock, NULL);
+}
+
+int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire **out,
+	       struct err *err)
+{
+	struct wire *w = calloc(1, sizeof(*w));
+
+	if (!w) {
+		net_conn_close(conn);
+		return err_set(err, -ENOMEM, "start stream: out of memory");
+	}
+	init_locks(w);
+	w->conn = conn;
+	w->conf = *conf;
+	w->mux = mux_new(conf->zstd_level, conf->compress);
+	w->demux = demux_new(&events, w);
+	w->batch = malloc(BATCH);
+	w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	w->alert = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	w->heard_us = units_now_us();
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		w->lane[i].fd = -1;
+	if (!w->mux || !w->demux || !w->batch || w->wake < 0 || w->alert < 0 ||
+	    pthread_create(&w->thread, NULL, run, w)) {
+		destroy(w);
+		return err_set(err, -ENOMEM, "start stream: out of memory or descriptors");
+	}
+	*out = w;
+	return 0;
+}
+
+int wire_attach(struct wire *w, unsigned owner, int fd)
+{
+	struct lane *l = &w->lane[owner];
+
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	pthread_mutex_lock(&w->lock);
+	if (l->fd >= 0)
+		close(l->fd);
+	l->fd = fd;
+	l->credit = UINT64_MAX;
+	demux_allow(w->demux, owner, true);
+	pthread_mutex_unlock(&w->lock);
+	ring(w->wake);
+	return 0;
+}
+
+void wire_gate(struct wire *w, unsigned owner, uint64_t credit)
+{
+	pthread_mutex_lock(&w->lock);
+	w->lane[owner].credit = credit;
+	pthread_mutex_unlock(&w->lock);
+	ring(w->wake);
+}
+
+void wire_share(struct wire *w, unsigned owner, double left)
+{
+	pthread_mutex_lock(&w->lock);
+	w->lane[owner].left = left;
+	pthread_mutex_unlock(&w->lock);
+}
+
+int wire_send(struct wire *w, struct json_object *message, struct err *err)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&w->lock);
+	if (w->down.code) {
+		if (err)
+			*err = w->down;
+		rc = -EPIPE;
+	} else if (!push(&w->to_send, message)) {
+		rc = err_set(err, -ENOBUFS, "send message: the other end does not read");
+	}
+	pthread_mutex_unlock(&w->lock);
+	if (rc)
+		json_object_put(message);
+	ring(w->wake);
+	return rc;
+}
+
+static struct timespec deadline(int timeout_ms)
+{
+	uint64_t ns = units_now_ns() + (uint64_t)timeout_ms * 1000000;
+
+	return (struct timespec){(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+}
+
+int wire_recv(struct wire *w, int timeout_ms, struct json_object **message, struct err *err)
+{
+	struct timespec until = deadline(timeout_ms);
+	int rc = 0;
+
+	quiet(w->alert);
+	pthread_mutex_lock(&w->lock);
+	while (!w->in.n && !w->down.code && !rc)
+		rc = -pthread_cond_timedwait(&w->changed, &w->lock, &until);
+	*message = pop(&w->in);
+	if (*message)
+		rc = 0;
+	else if (w->down.code) {
+		if (err)
+			*err = w->down;
+		rc = w->down.code;
+	} else {
+		rc = err_set(err, -ETIMEDOUT, "wait for the other end: no answer in time");
+	}
+	if (w->in.n)
+		ring(w->alert);
+	pthread_mutex_unlock(&w->lock);
+	return rc;
+}
+
+int wire_status(struct wire *w, struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&w->lock);
+	rc = w->down.code;
+	if (rc && err)
+		*err = w->down;
+	pthread_mutex_unlock(&w->lock);
+	return rc;
+}
+
+bool wire_drained(struct wire *w, unsigned owner)
+{
+	bool yes;
+
+	pthread_mutex_lock(&w->lock);
+	yes = w->lane[owner].read_eof && !bytes_size(&w->out);
+	pthread_mutex_unlock(&w->lock);
+	return yes;
+}
+
+bool wire_delivered(struct wire *w, unsigned owner)
+{
+	bool yes;
+
+	pthread_mutex_lock(&w->lock);
+	yes = w->lane[owner].peer_end && !bytes_size(&w->lane[owner].out);
+	pthread_mutex_unlock(&w->lock);
+	return yes;
+}
+
+void wire_stats(struct wire *w, unsigned owner, struct wire_stats *stats)
+{
+	pthread_mutex_lock(&w->lock);
+	*stats = w->lane[owner].stats;
+	pthread_mutex_unlock(&w->lock);
+}
+
+int wire_fd(struct wire *w)
+{
+	return w->alert;
+}
+
+void wire_close(struct wire *w, int timeout_ms)
+{
+	struct timespec until = deadline(timeout_ms);
+	int rc = 0;
+
+	if (!w)
+		return;
+	pthread_mutex_lock(&w->lock);
+	w->closing = true;
+	ring(w->wake);
+	while (!w->down.code && !rc)
+		rc = pthread_cond_timedwait(&w->changed, &w->lock, &until);
+	if (!w->down.code) /* the peer does not read: break the connection under the thread */
+		shutdown(net_conn_fd(w->conn), SHUT_RDWR);
+	pthread_mutex_unlock(&w->lock);
+	pthread_join(w->thread, NULL);
+	destroy(w);
+}
