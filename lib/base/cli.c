@@ -135,6 +135,18 @@ static const struct cli_opt *by_letter(const struct cli_opt *const *tab, size_t 
 	return NULL;
 }
 
+/* What getopt did not like: @c ':' or '?'. In "-vx" argv tells nothing, optopt does. */
+static int complain(const struct cli_opt *const *tab, int c, char **argv, struct err *err)
+{
+	const char *why = c == ':' ? "an argument is missing" : "it takes no argument";
+
+	if (optopt >= 256)
+		return err_set(err, -EINVAL, "--%s: %s", tab[optopt - 256]->name, why);
+	if (optopt)
+		return err_set(err, -EINVAL, "-%c: %s", optopt, c == ':' ? why : "no such option");
+	return err_set(err, -EINVAL, "%s: no such option, or not clear which", argv[optind - 1]);
+}
+
 int cli_parse(const struct cli_opt *opts, int argc, char **argv, int *first, struct err *err)
 {
 	const struct cli_opt *tab[OPTS_MAX];
@@ -150,10 +162,8 @@ int cli_parse(const struct cli_opt *opts, int argc, char **argv, int *first, str
 		const struct cli_opt *o;
 		int rc;
 
-		if (c == ':')
-			return err_set(err, -EINVAL, "%s: an argument is missing", argv[optind - 1]);
-		if (c == '?')
-			return err_set(err, -EINVAL, "%s: no such option", argv[optind - 1]);
+		if (c == ':' || c == '?')
+			return complain(tab, c, argv, err);
 		o = c >= 256 ? tab[c - 256] : by_letter(tab, n, c);
 		if (o->short_name == 'h' && !o->dest)
 			return 1;

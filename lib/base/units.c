@@ -12,45 +12,62 @@
 
 struct unit {
 	const char *name;
-	double factor;
+	uint64_t factor;
 };
 
 static const struct unit size_units[] = {
-	{"", 1},	{"B", 1},	{"K", 0x1p10},	{"KiB", 0x1p10}, {"M", 0x1p20},
-	{"MiB", 0x1p20}, {"G", 0x1p30}, {"GiB", 0x1p30}, {"T", 0x1p40},	 {"TiB", 0x1p40},
-	{"KB", 1e3},	{"MB", 1e6},	{"GB", 1e9},	{"TB", 1e12},	 {NULL, 0},
+	{"", 1},
+	{"B", 1},
+	{"K", 1ull << 10},
+	{"KiB", 1ull << 10},
+	{"M", 1ull << 20},
+	{"MiB", 1ull << 20},
+	{"G", 1ull << 30},
+	{"GiB", 1ull << 30},
+	{"T", 1ull << 40},
+	{"TiB", 1ull << 40},
+	{"KB", 1000},
+	{"MB", 1000000},
+	{"GB", 1000000000},
+	{"TB", 1000000000000},
+	{NULL, 0},
 };
 
 static const struct unit duration_units[] = {
-	{"", 1e6}, {"s", 1e6}, {"ms", 1e3}, {"us", 1}, {"m", 60e6}, {"min", 60e6},
-	{"h", 3600e6}, {"d", 86400e6}, {NULL, 0},
+	{"", 1000000},	    {"s", 1000000},	{"ms", 1000},	       {"us", 1},
+	{"m", 60000000},    {"min", 60000000},	{"h", 3600000000},     {"d", 86400000000},
+	{NULL, 0},
 };
 
-/* strtod would take "inf", "0x1p3" and signs: allow digits and one point only. */
+/* Digits with at most one point among them; whole numbers stay exact up to 2^63. */
 static int parse(const char *text, const struct unit *units, uint64_t *out)
 {
-	size_t digits = strspn(text, "0123456789."), whole = strspn(text, "0123456789");
-	char number[32];
-	double value;
-	char *end;
+	size_t digits = strspn(text, "0123456789"), fraction = 0;
+	const char *unit = text + digits;
+	uint64_t whole, part = 0;
 
-	if (!whole || digits >= sizeof(number))
+	if (!digits)
 		return -EINVAL;
-	memcpy(number, text, digits);
-	number[digits] = '\0';
-	value = strtod(number, &end);
-	if (*end)
-		return -EINVAL;
-	for (const struct unit *u = units; u->name; u++) {
-		if (strcasecmp(u->name, text + digits))
-			continue;
-		value *= u->factor;
-		if (value >= 0x1p63)
-			return -ERANGE;
-		*out = (uint64_t)llround(value);
-		return 0;
+	if (*unit == '.') {
+		fraction = strspn(unit + 1, "0123456789");
+		if (!fraction)
+			return -EINVAL;
+		unit += 1 + fraction;
 	}
-	return -EINVAL;
+	while (units->name && strcasecmp(units->name, unit))
+		units++;
+	if (!units->name)
+		return -EINVAL;
+	errno = 0;
+	whole = strtoull(text, NULL, 10);
+	if (errno)
+		return -ERANGE;
+	if (fraction)
+		part = (uint64_t)llround((strtod(text, NULL) - (double)whole) * (double)units->factor);
+	if (whole > (INT64_MAX - part) / units->factor)
+		return -ERANGE;
+	*out = whole * units->factor + part;
+	return 0;
 }
 
 int units_size(const char *text, uint64_t *bytes)
@@ -69,7 +86,7 @@ const char *units_format_size(uint64_t bytes, char *buf, size_t size)
 	double v = (double)bytes;
 	size_t i = 0;
 
-	while (v >= 1024 && i < 6) {
+	while (v >= (i ? 1023.95 : 1024) && i < 6) { /* no "1024.0 KiB" */
 		v /= 1024;
 		i++;
 	}
@@ -81,12 +98,12 @@ const char *units_format_duration(uint64_t usec, char *buf, size_t size)
 {
 	if (usec < 1000)
 		snprintf(buf, size, "%u us", (unsigned)usec);
-	else if (usec < 1000000)
+	else if (usec < 999950) /* no "1000.0 ms" */
 		snprintf(buf, size, "%.1f ms", (double)usec / 1e3);
 	else if (usec < 120000000)
 		snprintf(buf, size, "%.2f s", (double)usec / 1e6);
 	else
-		snprintf(buf, size, "%um%02us", (unsigned)(usec / 60000000),
+		snprintf(buf, size, "%llum%02us", (unsigned long long)usec / 60000000,
 			 (unsigned)(usec / 1000000 % 60));
 	return buf;
 }

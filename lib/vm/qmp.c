@@ -39,8 +39,7 @@ struct qmp {
 	char *buf;
 };
 
-/* The peer's words go to terminals and logs: no control characters. */
-static const char *clean(const char *text, char *buf, size_t size)
+const char *qmp_clean(const char *text, char *buf, size_t size)
 {
 	size_t i;
 
@@ -354,7 +353,7 @@ static int take_result(struct call *c, struct json_object **ret, struct err *err
 
 	if (error)
 		rc = err_set(err, -EREMOTEIO, "%s: %s", c->cmd,
-			     clean(qmp_str(error, "desc"), words, sizeof(words)));
+			     qmp_clean(qmp_str(error, "desc"), words, sizeof(words)));
 	else if (ret)
 		*ret = json_object_get(at_path(c->answer, "return"));
 	end_call(c);

@@ -57,6 +57,10 @@ uint64_t qmp_u64(struct json_object *obj, const char *path, uint64_t otherwise);
 const char *qmp_str(struct json_object *obj, const char *path); /* NULL if absent; borrowed */
 bool qmp_bool(struct json_object *obj, const char *path, bool otherwise);
 
+/* The peer's words for terminals and logs: @text (NULL is "") without control characters, cut
+ * to fit, into @buf; returns @buf. */
+const char *qmp_clean(const char *text, char *buf, size_t size);
+
 /*
  * The parser alone (also the fuzz target's door): feed bytes, take whole messages.
  * qmp_feed: 0, -EPROTO (not JSON, too deep), -EMSGSIZE. qmp_next: a message owned by the

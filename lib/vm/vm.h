@@ -23,7 +23,7 @@ struct vm {
 	pid_t pid;		/* the process that runs it */
 	uint64_t mem_bytes;	/* RAM of the guest */
 	char qmp_path[108];	/* where its monitor listens; "" if none is known */
-	char state[32];		/* "running", "paused", …, by the hypervisor's own word */
+	char state[32];		/* "running", "paused", …, by the hypervisor's own word; "unknown" */
 };
 
 struct vm_driver {
@@ -40,11 +40,14 @@ int vm_find(const char *target, struct vm *vm, struct err *err);
 
 /*
  * Of a QEMU process: the value of -OPTION (the @nth occurrence from 0), from /proc/PID/cmdline,
- * into @buf. "-x" and "--x" are the same. -ENOENT if not given, -EACCES, -ESRCH.
+ * into @buf. "-x" and "--x" are the same. -ENOENT if not given, -EACCES, -ESRCH,
+ * -ENAMETOOLONG if it does not fit.
  */
 int vm_cmdline_option(pid_t pid, const char *option, int nth, char *buf, size_t size);
 
-/* The sub-option KEY of "driver,key=value,…" as QEMU splits it (",," is a comma), into @buf. -ENOENT. */
+/* The sub-option KEY of "driver,key=value,…" as QEMU splits it (",," is a comma), into @buf. KEY ""
+ * asks for the leading word. A bare "word" is "on", "noword" is "off"; of several the last
+ * counts. -ENOENT, -ENAMETOOLONG. */
 int vm_suboption(const char *text, const char *key, char *buf, size_t size);
 
 #endif

@@ -237,6 +237,7 @@ static void hostile_monitors(void **state)
 
 static int begin_qemu(void **state)
 {
+	struct qmp *qmp = NULL;
 	char arg[100];
 	int rc = -1;
 
@@ -252,11 +253,12 @@ static int begin_qemu(void **state)
 		       "-display", "none", "-name", "guest=unit", "-qmp", arg, (char *)NULL);
 		_exit(127);
 	}
-	for (int i = 0; i < 200 && rc; i++) {
-		rc = access(path, F_OK);
+	for (int i = 0; i < 400 && rc; i++) {
+		rc = qmp_open(path, CALL_MS, &qmp, NULL);
 		if (rc)
-			usleep(50000);
+			usleep(25000);
 	}
+	qmp_close(qmp);
 	return rc;
 }
 

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* The drivers that vm.c's table names. */
+#ifndef VM_DRIVERS_H
+#define VM_DRIVERS_H
+
+#include "vm/vm.h"
+
+extern const struct vm_driver vm_driver_qmp, vm_driver_pid; /* qemu.c */
+
+#endif
