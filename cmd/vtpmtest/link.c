@@ -190,7 +190,8 @@ static bool may_repeat(struct vt_worker *w, const struct tpm_request *rq,
 {
 	switch (reply) {
 	case VT_REFUSED:
-		if (w->conf->startup && tpm_rc_needs_startup(rq->family, a->rc)) {
+		if (w->conf->startup && rq->op != TPM_OP_STARTUP &&
+		    tpm_rc_needs_startup(rq->family, a->rc)) {
 			start_up(w);
 			return true;
 		}

@@ -334,7 +334,7 @@ static int verdict(struct vt_run *run, const struct vt_counts *c)
 	}
 	if (!c->done && c->timed_out && !c->wrong)
 		return EXIT_TIMED_OUT;
-	return c->lost || c->wrong || c->reply_lost ? EXIT_NO : EXIT_DONE;
+	return c->lost || c->wrong || c->reply_lost || c->out_of_step ? EXIT_NO : EXIT_DONE;
 }
 
 static int write_hdr(const struct histogram *h, FILE *hdr, const char *path, int status)
