@@ -3,8 +3,9 @@
  * ask: a shell script's hand on the unix sockets of a lab guest.
  *	ask ctl SOCKET LINE	a line to the guest's control port; prints the answer, exits by its status
  *	ask qmp SOCKET WORD…	each in order: {…} is a QMP command, whose return value it prints;
- *				@EVENT waits for that event, which it prints; from the first word on
- *				every event is kept, so that none that came early is missed
+ *				@EVENT or @EVENT:TEXT waits for that event (with TEXT in its line) and
+ *				prints it; events that came before are kept, so that none is missed.
+ *				A MIGRATION event that says failed ends it
  * 124: no answer within 60 s (ASK_TIMEOUT, in seconds). 4: cannot, or QEMU says error.
  */
 #include <errno.h>
@@ -129,11 +130,13 @@ static int ctl(const char *line)
 static char *events[4096];
 static unsigned int n_events;
 
-static bool is_event(const char *line, const char *name)
+static bool is_event(const char *line, const char *word)
 {
-	const char *at = strstr(line, "\"event\": \"");
+	const char *at = strstr(line, "\"event\": \""), *text = strchr(word, ':');
+	size_t n = text ? (size_t)(text - word) : strlen(word);
 
-	return at && !strncmp(at + 10, name, strlen(name)) && at[10 + strlen(name)] == '"';
+	return at && !strncmp(at + 10, word, n) && at[10 + n] == '"' &&
+	       (!text || strstr(at, text + 1));
 }
 
 /* Wait for the answer of a command, or, if @event, for that. */
@@ -157,6 +160,8 @@ static void qmp_wait(const char *event)
 				return;
 			}
 		} else if (strstr(line, "\"event\": \"")) {
+			if (is_event(line, "MIGRATION:\"failed\""))
+				fail(4, "%s", line);
 			if (event && is_event(line, event)) {
 				puts(line);
 				return;
