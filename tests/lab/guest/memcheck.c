@@ -77,7 +77,7 @@ static void scan(struct check *c, const uint8_t *mem, uint64_t size)
 	for (uint64_t o = 0; o + MEMPAGE_SIZE <= size; o += MEMPAGE_SIZE) {
 		const uint64_t *page = (const uint64_t *)(const void *)(mem + o);
 
-		if (page[MEMPAGE_MAGIC] == ~MEMPAGE_MAGIC_INV)
+		if (page[MEMPAGE_MAGIC] == MEMPAGE_MAGIC_WORD)
 			take_page(c, page);
 	}
 }

@@ -12,8 +12,7 @@
 
 #define MEMPAGE_SIZE  4096
 #define MEMPAGE_WORDS (MEMPAGE_SIZE / 8)
-/* No word of the programs' text or data equals it: it is only ever computed. */
-#define MEMPAGE_MAGIC_INV (~UINT64_C(0x6d656d7061676531)) /* "mempage1" */
+#define MEMPAGE_MAGIC_WORD UINT64_C(0x6d656d7061676531) /* "mempage1" */
 
 enum { MEMPAGE_MAGIC, MEMPAGE_NONCE, MEMPAGE_PAGES, MEMPAGE_INDEX, MEMPAGE_PASS, MEMPAGE_FILL };
 

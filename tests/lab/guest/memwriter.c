@@ -119,7 +119,7 @@ int main(int argc, char **argv)
 	for (uint64_t index = 0; index < pages; index++) {
 		volatile uint64_t *page = mem + index * MEMPAGE_WORDS;
 
-		page[MEMPAGE_MAGIC] = ~MEMPAGE_MAGIC_INV;
+		page[MEMPAGE_MAGIC] = MEMPAGE_MAGIC_WORD;
 		page[MEMPAGE_NONCE] = nonce;
 		page[MEMPAGE_PAGES] = pages;
 		page[MEMPAGE_INDEX] = index;
