@@ -105,16 +105,15 @@ static int split(const char *text, struct json_object *words)
 
 static int set_member(struct parse *p, unsigned i, const char *key, const char *value)
 {
-	struct json_object *o = p->place->place[i], *words;
+	struct json_object *o = p->place->place[i];
 
 	if (!strcmp(key, "command")) { /* a continuation line comes as the same key again */
-		if (!json_object_object_get_ex(o, "command", &words)) {
-			words = json_object_new_array();
-			json_object_object_add(o, "command", words);
-		}
-		if (split(value, words))
-			return err_set(p->err, -EINVAL, "read %s: [%s] command: a quote is open",
-				       p->name, sections[i].name);
+		char *whole = NULL;
+
+		if (asprintf(&whole, "%s %s", message_text(o, "command"), value) < 0)
+			return err_set(p->err, -ENOMEM, "read %s: out of memory", p->name);
+		message_add(o, "command", whole);
+		free(whole);
 		return 0;
 	}
 	if (strcmp(key, "qmp") != 0 && strcmp(key, "ctrl") != 0 && strcmp(key, "state") != 0)
@@ -146,8 +145,11 @@ static int set_pair(struct parse *p, const char *key, const char *value)
 static int on_entry(void *ctx, const char *section, const char *key, const char *value)
 {
 	struct parse *p = ctx;
-	char *full = expand(p, value);
+	char *full;
 
+	if (p->rc)
+		return 0; /* the first error is the one to tell */
+	full = expand(p, value);
 	p->rc = -EINVAL;
 	if (!full)
 		err_set(p->err, -EINVAL, "read %s: [%s] %s: unknown ${…} (dir, uuid, name)", p->name,
@@ -169,12 +171,13 @@ static int choose_drivers(struct parse *p)
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		struct json_object *o = p->place->place[i];
 		bool swtpm = message_text(o, "ctrl")[0] && i == PAIR_VTPM;
-		struct json_object *words;
+		struct json_object *words = json_object_new_array();
+		int rc = split(message_text(o, "command"), words);
 
-		if (!json_object_object_get_ex(o, "command", &words) ||
-		    !json_object_array_length(words))
-			return err_set(p->err, -EINVAL, "read %s: [%s]: command is missing", p->name,
-				       sections[i].name);
+		json_object_object_add(o, "command", words);
+		if (rc || !json_object_array_length(words))
+			return err_set(p->err, -EINVAL, "read %s: [%s] command: %s", p->name,
+				       sections[i].name, rc ? "a quote is open" : "it is missing");
 
 		if (!swtpm && !message_text(o, "qmp")[0])
 			return err_set(p->err, -EINVAL, "read %s: [%s]: %s is missing", p->name,

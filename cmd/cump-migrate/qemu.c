@@ -49,35 +49,44 @@ int qemu_need(const struct qemu *q, struct err *err)
 		       q->qmp_path, (int)q->process.pid);
 }
 
-/* The control socket of its `-tpmdev emulator`, as a path without links. -ENOENT: no such TPM. */
-static int swtpm_socket(struct qemu *q, char *buf, size_t size, struct err *err)
+/* The chardev of its `-tpmdev emulator`. -ENOENT: it has no such TPM. */
+static int tpm_chardev(struct qemu *q, char *buf, size_t size, struct err *err)
 {
-	struct json_object *tpms = NULL, *chardevs = NULL;
-	const char *wanted = NULL;
-	char *real = NULL;
+	struct json_object *tpms = NULL;
+	const char *label = NULL;
 	int rc = qmp_call(q->qmp, QEMU_QMP_MS, &tpms, err, "query-tpm", NULL);
 
 	if (rc)
 		return rc;
 	if (json_object_array_length(tpms))
-		wanted = qmp_str(json_object_array_get_idx(tpms, 0), "options.data.chardev");
-	rc = wanted ? qmp_call(q->qmp, QEMU_QMP_MS, &chardevs, err, "query-chardev", NULL) : -ENOENT;
-	for (size_t i = 0; !rc && i < json_object_array_length(chardevs); i++) {
-		struct json_object *c = json_object_array_get_idx(chardevs, i);
-		const char *label = qmp_str(c, "label"), *file = qmp_str(c, "filename");
-		char path[256];
+		label = qmp_str(json_object_array_get_idx(tpms, 0), "options.data.chardev");
+	snprintf(buf, size, "%s", label ? label : "");
+	json_object_put(tpms);
+	return buf[0] ? 0 : -ENOENT;
+}
 
-		if (!label || strcmp(label, wanted) != 0 || !file || strncmp(file, "unix:", 5) != 0)
+/*
+ * The control socket of its TPM, as a path without links. query-chardev shows no path for
+ * a socket that QEMU connected itself, so the command line has to tell.
+ */
+static int swtpm_socket(struct qemu *q, char *buf, size_t size, struct err *err)
+{
+	char wanted[64], value[512], id[64], path[256], *real;
+	int rc = tpm_chardev(q, wanted, sizeof(wanted), err);
+
+	if (rc)
+		return rc;
+	for (int i = 0; !vm_cmdline_option(q->process.pid, "chardev", i, value, sizeof(value)); i++) {
+		if (vm_suboption(value, "id", id, sizeof(id)) || strcmp(id, wanted) != 0 ||
+		    vm_suboption(value, "path", path, sizeof(path)))
 			continue;
-		snprintf(path, sizeof(path), "%.*s", (int)strcspn(file + 5, ","), file + 5);
 		real = realpath(path, NULL);
 		snprintf(buf, size, "%s", real ? real : path);
 		free(real);
-		break;
+		return 0;
 	}
-	json_object_put(tpms);
-	json_object_put(chardevs);
-	return rc ? rc : (buf[0] ? 0 : -ENOENT);
+	return err_set(err, -ENOTSUP, "ask VM %s: its TPM's chardev %s is not on its command line",
+		       q->qmp_path, wanted);
 }
 
 static bool binding_of(pid_t pid, char *buf, size_t size)
