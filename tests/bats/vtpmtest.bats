@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
+# shellcheck disable=SC2154 # stderr is set by run
 # vtpmtest against real swtpms, 1.2 and 2.0, and against a faulty wire in front of one.
 
 bats_require_minimum_version 1.8.0
@@ -8,7 +9,7 @@ bats_load_library bats-assert
 
 # Codes of the commands that the faults are about.
 HASH=0x17d UPDATE=0x15c COMPLETE=0x13e START=0x186 EXTEND=0x182
-OLD_START=0xa0 OLD_COMPLETE=0xa2 OLD_EXTEND=0x14
+OLD_COMPLETE=0xa2 OLD_EXTEND=0x14
 
 helpers=$BATS_TEST_DIRNAME/helpers
 PATH=${O:-$BATS_TEST_DIRNAME/../../build}/bin:$PATH
@@ -322,6 +323,13 @@ last() {
 	behind t drop:$COMPLETE:1
 	run -1 --separate-stderr vtpmtest -m sequence --length 4 -n 8 -p 10ms -t 200ms "$wire"
 	assert_regex "$(last)" '^done 7 lost 1 wrong 0 '
+}
+
+@test "fault: sequence, starts whose answers are lost leave no sequence behind" {
+	start_tpm t --tpm2
+	behind t drop:$START:1 drop:$START:2 drop:$START:3 drop:$START:4
+	run -1 --separate-stderr vtpmtest -m sequence --length 2 -n 12 -p 10ms -t 100ms "$wire"
+	assert_regex "$(last)" '^done 8 lost 4 wrong 0 reply-lost 0 '
 }
 
 @test "fault: pcr, the reply is lost: the PCR tells" {
