@@ -209,9 +209,9 @@ enum vt_reply vt_call(struct vt_worker *w, const struct tpm_request *rq, struct 
 		      bool repeatable)
 {
 	uint64_t pause_ns = PAUSE_FIRST_NS;
-	enum vt_reply reply;
+	enum vt_reply reply = VT_UNSENT; /* of a tick whose time earlier calls have used up */
 
-	for (;;) {
+	while (vt_time_is_left(w)) {
 		reply = attempt(w, rq, a);
 		if (reply == VT_ANSWERED)
 			break;

@@ -59,7 +59,7 @@ enum vt_status {
 	VT_LOST,	/* never answered, or refused */
 	VT_WRONG,	/* answered, and the answer is not right */
 	VT_REPLY_LOST,	/* not answered, but it is known to have been executed */
-	VT_UNSETTLED,	/* not answered; the sequence's final digest will tell */
+	VT_UNSETTLED,	/* not answered; the sequence's digest or the PCR will tell */
 };
 
 struct vt_tick {
@@ -160,6 +160,8 @@ size_t vt_seq_piece(const struct vt_worker *w); /* bytes of one update */
 
 void vt_tick_done(struct vt_worker *w, struct vt_tick *t, const uint8_t *digest, size_t n);
 void vt_tick_failed(struct vt_worker *w, struct vt_tick *t, enum vt_reply reply);
+/* Not known yet, or known otherwise; the caller counts. */
+void vt_tick_without_answer(struct vt_worker *w, struct vt_tick *t, enum vt_status status);
 void vt_tick_wrong(struct vt_worker *w, struct vt_tick *t, const uint8_t *digest,
 		   const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
