@@ -110,6 +110,12 @@ static enum vt_reply broken(struct vt_worker *w, const char *verb, int rc, enum 
 	return reply;
 }
 
+/* Since the tick began; a stop cuts it short. */
+static uint64_t waited_ns(const struct vt_worker *w)
+{
+	return units_now_ns() - (w->deadline_ns - w->conf->timeout_ns);
+}
+
 static enum vt_reply receive(struct vt_worker *w, const struct tpm_request *rq,
 			     struct tpm_answer *a)
 {
@@ -124,7 +130,7 @@ static enum vt_reply receive(struct vt_worker *w, const struct tpm_request *rq,
 	if (!ms) {
 		w->counts.timed_out++;
 		snprintf(w->why, sizeof(w->why), "no answer in %s",
-			 units_format_duration(w->conf->timeout_ns / 1000, took, sizeof(took)));
+			 units_format_duration(waited_ns(w) / 1000, took, sizeof(took)));
 		if (!tpm_abandon(w->tpm))
 			vt_disconnect(w);
 		return VT_UNANSWERED;
