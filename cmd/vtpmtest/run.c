@@ -20,6 +20,7 @@
 
 #define AFTER_REFUSAL_NS 100000000u /* a TPM that refuses at once is not asked in a tight loop */
 #define PROGRESS_MS 100
+#define FRESH_MIN_NS 100000000u /* a receive may then wait for a slice without a look at the clock */
 
 struct crew {
 	struct vt_run run;
@@ -112,6 +113,7 @@ static void *work(void *arg)
 		t.digest_size = 0;
 		t.why[0] = '\0';
 		w->tick = t.number;
+		w->fresh = c->timeout_ns >= FRESH_MIN_NS;
 		w->deadline_ns = t.begun_ns + c->timeout_ns;
 		w->counts.sent++;
 		c->mode->tick(w, &t);

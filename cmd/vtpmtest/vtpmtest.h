@@ -97,6 +97,7 @@ struct vt_worker {
 	struct histogram *latency;
 	uint64_t deadline_ns; /* of the tick's calls */
 	uint64_t tick;	      /* its number */
+	bool fresh;	      /* it has only begun: the clock need not be asked again */
 	char why[200];	      /* of the last call that failed */
 	void (*meanwhile)(struct vt_worker *w); /* run once while the TPM is at work */
 	uint8_t *data;	      /* conf->size bytes */
