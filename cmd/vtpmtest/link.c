@@ -110,21 +110,30 @@ static enum vt_reply broken(struct vt_worker *w, const char *verb, int rc, enum 
 	return reply;
 }
 
+/* Since the tick began; a stop cuts it short. */
+static uint64_t waited_ns(const struct vt_worker *w)
+{
+	return units_now_ns() - (w->deadline_ns - w->conf->timeout_ns);
+}
+
 static enum vt_reply receive(struct vt_worker *w, const struct tpm_request *rq,
 			     struct tpm_answer *a)
 {
 	char code[64], took[32];
-	int rc, ms;
+	int ms = w->fresh ? SLICE_MS : ms_left(w, SLICE_MS);
+	int rc = -EAGAIN;
 
-	while ((ms = ms_left(w, SLICE_MS)) > 0) {
+	w->fresh = false;
+	while (ms > 0) {
 		rc = tpm_receive(w->tpm, w->rsp, ms);
 		if (rc != -EAGAIN)
 			break;
+		ms = ms_left(w, SLICE_MS);
 	}
-	if (!ms) {
+	if (rc == -EAGAIN) {
 		w->counts.timed_out++;
 		snprintf(w->why, sizeof(w->why), "no answer in %s",
-			 units_format_duration(w->conf->timeout_ns / 1000, took, sizeof(took)));
+			 units_format_duration(waited_ns(w) / 1000, took, sizeof(took)));
 		if (!tpm_abandon(w->tpm))
 			vt_disconnect(w);
 		return VT_UNANSWERED;
@@ -209,13 +218,14 @@ enum vt_reply vt_call(struct vt_worker *w, const struct tpm_request *rq, struct 
 		      bool repeatable)
 {
 	uint64_t pause_ns = PAUSE_FIRST_NS;
-	enum vt_reply reply;
+	enum vt_reply reply = VT_UNSENT; /* of a tick whose time earlier calls have used up */
 
-	for (;;) {
+	while (w->fresh || vt_time_is_left(w)) {
 		reply = attempt(w, rq, a);
 		if (reply == VT_ANSWERED)
 			break;
 		log_verbose("tick %llu: %s", (unsigned long long)w->tick, w->why);
+		w->fresh = false;
 		if (!may_repeat(w, rq, a, reply, repeatable) || !back_off(w, &pause_ns))
 			break;
 		w->counts.retries++;

@@ -13,6 +13,7 @@
 struct chain {
 	uint8_t value[TPM_DIGEST_MAX]; /* what the PCR must be */
 	uint8_t next[TPM_DIGEST_MAX], event[TPM_DIGEST_MAX];
+	uint64_t unsettled; /* a tick that may have been executed: then it is c->next */
 };
 
 static enum vt_reply read_pcr(struct vt_worker *w, struct tpm_answer *a)
@@ -99,45 +100,63 @@ static void explain(struct vt_worker *w, struct vt_tick *t, const uint8_t *value
 
 /*
  * Extend once and only once: after a lost reply the PCR itself tells whether it was
- * executed. @unanswered is set if a reply was lost of a command that was.
+ * executed. @unanswered is set if a reply was lost of a command that was. VT_UNANSWERED:
+ * whether it was executed is not known yet.
  */
 static enum vt_reply extend_once(struct vt_worker *w, struct tpm_answer *a, bool *unanswered)
 {
 	struct chain *c = w->state;
-	enum vt_reply extended, reply;
+	enum vt_reply extended;
 
 	for (;;) {
 		extended = extend_pcr(w, c->event);
-		if (extended != VT_ANSWERED && extended != VT_UNANSWERED)
+		if (extended == VT_REFUSED || extended == VT_UNSENT)
 			return extended;
-		reply = read_pcr(w, a);
-		if (reply != VT_ANSWERED || extended == VT_ANSWERED)
-			return reply;
-		*unanswered = true;
-		if (!vt_digest_is(w, a->digest, c->value))
-			return VT_ANSWERED;
-		*unanswered = false;
-		if (!vt_time_is_left(w))
+		*unanswered = extended != VT_ANSWERED;
+		if (!vt_time_is_left(w) || read_pcr(w, a) != VT_ANSWERED || !a->digest_size)
 			return VT_UNANSWERED;
+		if (!*unanswered || !vt_digest_is(w, a->digest, c->value))
+			return VT_ANSWERED;
+		if (!vt_time_is_left(w))
+			return VT_UNSENT;
 		w->counts.retries++;
 	}
 }
 
-/* The reply was lost and so was the time to ask the PCR: have one more look, for the chain. */
-static void look_again(struct vt_worker *w, struct vt_tick *t)
+static void go_on_from(struct vt_worker *w, uint64_t tick, const uint8_t *value)
 {
 	struct chain *c = w->state;
+
+	vt_remember(w, tick, value);
+	memcpy(c->value, value, w->conf->alg->size);
+}
+
+/* A tick was left unsettled: what the PCR is now tells. false: it cannot be read. */
+static bool settle(struct vt_worker *w)
+{
+	struct chain *c = w->state;
+	struct vt_tick t = {.number = c->unsettled};
 	struct tpm_answer a;
 
-	w->deadline_ns = t->answered_ns + w->conf->timeout_ns;
+	if (!c->unsettled)
+		return true;
 	if (read_pcr(w, &a) != VT_ANSWERED || !a.digest_size)
-		return;
+		return false;
 	if (vt_digest_is(w, a.digest, c->next)) {
-		t->status = VT_REPLY_LOST;
-		w->counts.lost--;
 		w->counts.reply_lost++;
+		vt_report_event(w->run, t.number, "reply-lost",
+				"reply lost: PCR %u holds its data", w->conf->pcr);
+	} else if (vt_digest_is(w, a.digest, c->value)) {
+		w->counts.lost++;
+		vt_report_event(w->run, t.number, "lost",
+				"lost: PCR %u does not hold its data", w->conf->pcr);
+	} else {
+		explain(w, &t, a.digest);
+		vt_report_event(w->run, t.number, "wrong", "%s", t.why);
 	}
-	memcpy(c->value, a.digest, a.digest_size);
+	go_on_from(w, t.number, a.digest);
+	c->unsettled = 0;
+	return true;
 }
 
 static void judge(struct vt_worker *w, struct vt_tick *t, const struct tpm_answer *a,
@@ -148,15 +167,12 @@ static void judge(struct vt_worker *w, struct vt_tick *t, const struct tpm_answe
 	if (!vt_digest_is(w, a->digest, c->next)) {
 		explain(w, t, a->digest);
 	} else if (unanswered) {
-		vt_tick_failed(w, t, VT_UNANSWERED);
-		w->counts.lost--;
+		vt_tick_without_answer(w, t, VT_REPLY_LOST);
 		w->counts.reply_lost++;
-		t->status = VT_REPLY_LOST;
 	} else {
 		vt_tick_done(w, t, a->digest, a->digest_size);
 	}
-	vt_remember(w, t->number, a->digest);
-	memcpy(c->value, a->digest, a->digest_size);
+	go_on_from(w, t->number, a->digest);
 }
 
 static void tick(struct vt_worker *w, struct vt_tick *t)
@@ -166,19 +182,35 @@ static void tick(struct vt_worker *w, struct vt_tick *t)
 	bool unanswered = false;
 	enum vt_reply reply;
 
+	if (!settle(w)) {
+		vt_tick_failed(w, t, VT_UNSENT);
+		return;
+	}
 	vt_fill(w->conf->seed, t->number, w->data, w->conf->size);
 	vt_digest_begin(w);
 	vt_digest_add(w, w->data, w->conf->size);
 	vt_digest_end(w, c->event);
 	link_of(w, c->value, c->event, c->next);
 	reply = extend_once(w, &a, &unanswered);
-	if (reply == VT_ANSWERED && a.digest_size) {
+	if (reply == VT_ANSWERED) {
 		judge(w, t, &a, unanswered);
-		return;
+	} else if (reply == VT_UNANSWERED) {
+		vt_tick_without_answer(w, t, VT_UNSETTLED);
+		c->unsettled = t->number;
+	} else {
+		vt_tick_failed(w, t, reply);
 	}
-	vt_tick_failed(w, t, reply == VT_ANSWERED ? VT_GARBLED : reply);
-	if (reply == VT_UNANSWERED)
-		look_again(w, t);
+}
+
+static void end(struct vt_worker *w)
+{
+	struct chain *c = w->state;
+
+	if (c && !settle(w)) {
+		w->counts.lost++;
+		vt_report_event(w->run, c->unsettled, "lost", "lost: PCR %u cannot be read",
+				w->conf->pcr);
+	}
 }
 
 static void free_state(struct vt_worker *w)
@@ -192,5 +224,6 @@ const struct vt_mode vt_mode_pcr = {
 	.default_size = 20,
 	.begin = begin,
 	.tick = tick,
+	.end = end,
 	.free = free_state,
 };

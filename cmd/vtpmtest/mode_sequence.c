@@ -267,9 +267,7 @@ static void tick(struct vt_worker *w, struct vt_tick *t)
 		vt_tick_done(w, t, NULL, 0);
 		add_item(s, t, false);
 	} else if (reply == VT_UNANSWERED || reply == VT_GARBLED) {
-		vt_tick_failed(w, t, VT_UNANSWERED);
-		w->counts.lost--;
-		t->status = VT_UNSETTLED;
+		vt_tick_without_answer(w, t, VT_UNSETTLED);
 		add_item(s, t, true);
 	} else if (reply == VT_REFUSED && tpm_rc_is_no_sequence(w->conf->family, a.rc)) {
 		gone(w, t);

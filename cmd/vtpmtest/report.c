@@ -14,6 +14,7 @@
 #include "base/units.h"
 
 #define LINE_MAX_SIZE 2048
+#define WARNINGS_A_SECOND 20
 
 static const char *const status_names[] = {
 	[VT_DONE] = "done",
@@ -91,13 +92,8 @@ static void emit(struct vt_run *run, const struct line *l)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			uint64_t one = 1;
-
 			atomic_store(&run->output_error, errno);
-			atomic_store(&run->stop_ns, units_now_ns());
-			if (!atomic_exchange(&run->stopping, true) &&
-			    write(run->stop_fd, &one, sizeof(one)) < 0)
-				return;
+			vt_stop(run);
 			return;
 		}
 		done += (size_t)n;
@@ -230,12 +226,22 @@ static void tick_json(struct line *l, const struct vt_tick *t)
 	put(l, "}\n");
 }
 
+/* A TPM that is always wrong, asked as fast as it answers, must not fill the log. */
+static bool may_warn(struct vt_run *run)
+{
+	uint64_t second = units_now_ns() / 1000000000u;
+
+	if (atomic_exchange(&run->warn_second, second) != second)
+		atomic_store(&run->warnings, 0);
+	return atomic_fetch_add(&run->warnings, 1) < WARNINGS_A_SECOND;
+}
+
 void vt_report_tick(struct vt_run *run, const struct vt_tick *t)
 {
 	const struct vt_config *c = run->conf;
 	struct line l = {.n = 0};
 
-	if (t->status != VT_DONE && (!c->per_tick || c->format == VT_PAPER))
+	if (t->status != VT_DONE && (!c->per_tick || c->format == VT_PAPER) && may_warn(run))
 		log_warn("tick %llu: %s: %s", (unsigned long long)t->number,
 			 status_names[t->status], t->why);
 	if (!c->per_tick)
@@ -259,7 +265,8 @@ void vt_report_event(struct vt_run *run, uint64_t tick, const char *kind, const 
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	if (!run->conf->per_tick || run->conf->format == VT_PAPER) {
-		log_warn("tick %llu: %s", (unsigned long long)tick, text);
+		if (may_warn(run))
+			log_warn("tick %llu: %s", (unsigned long long)tick, text);
 		return;
 	}
 	units_iso8601(units_realtime_us(), when, sizeof(when));

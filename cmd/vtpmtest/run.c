@@ -20,6 +20,7 @@
 
 #define AFTER_REFUSAL_NS 100000000u /* a TPM that refuses at once is not asked in a tight loop */
 #define PROGRESS_MS 100
+#define FRESH_MIN_NS 100000000u /* a receive may then wait for a slice without a look at the clock */
 
 struct crew {
 	struct vt_run run;
@@ -30,20 +31,18 @@ struct crew {
 	sigset_t blocked;
 };
 
-static void stop(struct vt_run *run)
+/* Hand out no more ticks, wake who sleeps; calls in flight have a grace from here. */
+void vt_stop(struct vt_run *run)
 {
 	uint64_t one = 1;
 
+	if (atomic_load(&run->stopping))
+		return;
+	atomic_store(&run->stop_ns, units_now_ns());
 	if (atomic_exchange(&run->stopping, true))
 		return;
 	if (write(run->stop_fd, &one, sizeof(one)) < 0)
 		log_warn("stop: %s", strerror(errno));
-}
-
-static void request_stop(struct vt_run *run)
-{
-	atomic_store(&run->stop_ns, units_now_ns());
-	stop(run);
 }
 
 static void note_answer(struct vt_run *run, uint64_t when_ns)
@@ -91,7 +90,8 @@ static bool next_tick(struct vt_worker *w, struct vt_tick *t)
 	t->number = n + 1;
 	if (c->period_ns > 0) {
 		t->planned_ns = run->start_ns + (uint64_t)((double)n * c->period_ns);
-		if (t->planned_ns >= end || !vt_sleep_until(run, t->planned_ns))
+		if (!vt_sleep_until(run, t->planned_ns < end ? t->planned_ns : end) ||
+		    t->planned_ns >= end)
 			return false;
 	}
 	t->begun_ns = units_now_ns();
@@ -113,6 +113,7 @@ static void *work(void *arg)
 		t.digest_size = 0;
 		t.why[0] = '\0';
 		w->tick = t.number;
+		w->fresh = c->timeout_ns >= FRESH_MIN_NS;
 		w->deadline_ns = t.begun_ns + c->timeout_ns;
 		w->counts.sent++;
 		c->mode->tick(w, &t);
@@ -189,6 +190,7 @@ static int worker_connect(struct vt_worker *w, struct vt_config *conf)
 	if (rc)
 		return rc;
 	w->deadline_ns = units_now_ns() + conf->timeout_ns;
+	vt_seq_note_others(w);
 	if (conf->mode->begin(w, &err)) {
 		log_error("%s", err.text);
 		return err.code == -EINVAL ? EXIT_USAGE : EXIT_REFUSED;
@@ -263,7 +265,7 @@ static void crew_watch(struct crew *crew)
 		if (p[0].revents && read(crew->idle_fd, &n, sizeof(n)) == (ssize_t)sizeof(n))
 			ended += (uint32_t)n;
 		if (p[1].revents && read(crew->signal_fd, &info, sizeof(info)) > 0) {
-			request_stop(&crew->run);
+			vt_stop(&crew->run);
 			pthread_sigmask(SIG_UNBLOCK, &crew->blocked, NULL);
 		}
 		show_progress(crew, &progress);
@@ -281,7 +283,7 @@ static void crew_run(struct crew *crew)
 
 		if (rc) {
 			log_error("start a thread: %s", strerror(rc));
-			request_stop(&crew->run);
+			vt_stop(&crew->run);
 			break;
 		}
 	}

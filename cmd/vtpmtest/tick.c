@@ -36,6 +36,13 @@ void vt_tick_failed(struct vt_worker *w, struct vt_tick *t, enum vt_reply reply)
 	t->status = VT_LOST;
 }
 
+void vt_tick_without_answer(struct vt_worker *w, struct vt_tick *t, enum vt_status status)
+{
+	t->answered_ns = units_now_ns();
+	t->status = status;
+	snprintf(t->why, sizeof(t->why), "%s", w->why);
+}
+
 void vt_tick_wrong(struct vt_worker *w, struct vt_tick *t, const uint8_t *digest,
 		   const char *fmt, ...)
 {

@@ -59,7 +59,7 @@ enum vt_status {
 	VT_LOST,	/* never answered, or refused */
 	VT_WRONG,	/* answered, and the answer is not right */
 	VT_REPLY_LOST,	/* not answered, but it is known to have been executed */
-	VT_UNSETTLED,	/* not answered; the sequence's final digest will tell */
+	VT_UNSETTLED,	/* not answered; the sequence's digest or the PCR will tell */
 };
 
 struct vt_tick {
@@ -80,6 +80,7 @@ struct vt_run {
 	atomic_uint_fast64_t stop_ns; /* when; calls in flight have a grace from here */
 	atomic_uint_fast64_t next;    /* tick to hand out, from 0 */
 	atomic_uint_fast64_t answered_ns, gap_ns;
+	atomic_uint_fast64_t warn_second, warnings;
 	atomic_int output_error; /* errno of standard output */
 };
 
@@ -96,6 +97,7 @@ struct vt_worker {
 	struct histogram *latency;
 	uint64_t deadline_ns; /* of the tick's calls */
 	uint64_t tick;	      /* its number */
+	bool fresh;	      /* it has only begun: the clock need not be asked again */
 	char why[200];	      /* of the last call that failed */
 	void (*meanwhile)(struct vt_worker *w); /* run once while the TPM is at work */
 	uint8_t *data;	      /* conf->size bytes */
@@ -104,6 +106,8 @@ struct vt_worker {
 	EVP_MD_CTX *md_ctx;
 	struct vt_recent recent[VT_RECENT];
 	unsigned recent_next;
+	uint32_t handles[TPM_HANDLES_MAX]; /* others' objects, there before us */
+	uint32_t handle_count, lost_starts;
 	void *state; /* the mode's own */
 	uint8_t cmd[TPM_BUF_MAX], rsp[TPM_BUF_MAX];
 };
@@ -149,6 +153,7 @@ enum vt_reply vt_seq_update(struct vt_worker *w, uint32_t handle, const uint8_t 
 			    struct tpm_answer *a);
 enum vt_reply vt_seq_complete(struct vt_worker *w, uint32_t handle, const uint8_t *data,
 			      size_t n, struct tpm_answer *a);
+void vt_seq_note_others(struct vt_worker *w); /* once, before the first start */
 void vt_seq_flush(struct vt_worker *w, uint32_t handle);
 size_t vt_seq_piece(const struct vt_worker *w); /* bytes of one update */
 
@@ -156,12 +161,15 @@ size_t vt_seq_piece(const struct vt_worker *w); /* bytes of one update */
 
 void vt_tick_done(struct vt_worker *w, struct vt_tick *t, const uint8_t *digest, size_t n);
 void vt_tick_failed(struct vt_worker *w, struct vt_tick *t, enum vt_reply reply);
+/* Not known yet, or known otherwise; the caller counts. */
+void vt_tick_without_answer(struct vt_worker *w, struct vt_tick *t, enum vt_status status);
 void vt_tick_wrong(struct vt_worker *w, struct vt_tick *t, const uint8_t *digest,
 		   const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 /* --- run.c, report.c --- */
 
 int vt_run(struct vt_config *conf, const char *hdr_path); /* exit status */
+void vt_stop(struct vt_run *run);
 
 void vt_report_config(struct vt_run *run);
 void vt_report_tick(struct vt_run *run, const struct vt_tick *t);

@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#define TOO_EARLY_NS 20000
 
 struct device {
 	struct tpm tpm;
@@ -125,10 +128,14 @@ static int device_receive(struct tpm *tpm, uint8_t *buf, int timeout_ms)
 	n = read(d->fd, buf, TPM_BUF_MAX);
 	if (n < 0)
 		return errno == EINTR ? -EAGAIN : -errno;
+	if (n)
+		return (int)n;
 	/* POLLHUP or POLLERR of a device that went away reads as nothing for ever. */
-	if (!n)
-		return p.revents & (POLLHUP | POLLERR) ? -ENODEV : -EAGAIN;
-	return (int)n;
+	if (p.revents & (POLLHUP | POLLERR))
+		return -ENODEV;
+	/* The kernel says "readable" before its worker has taken the command up. */
+	nanosleep(&(struct timespec){.tv_nsec = TOO_EARLY_NS}, NULL);
+	return -EAGAIN;
 }
 
 static bool device_abandon(struct tpm *tpm)

@@ -14,6 +14,7 @@
 
 #define TPM_BUF_MAX 4096    /* of a command and of a response, both families */
 #define TPM_DIGEST_MAX 64
+#define TPM_HANDLES_MAX 8
 #define TPM12_UPDATE_MAX 4032 /* what SHA1Start answers at most; 4096 is refused */
 #define TPM20_BUFFER_MIN 1024 /* TPM_PT_INPUT_BUFFER of every 2.0 TPM is at least this */
 
@@ -39,6 +40,7 @@ enum tpm_op {
 	TPM_OP_SEQ_UPDATE,   /* of handle, data */
 	TPM_OP_SEQ_COMPLETE, /* of handle, data → digest */
 	TPM_OP_FLUSH,	     /* 2.0: of handle */
+	TPM_OP_HANDLES,	     /* 2.0: transient objects → handles, count */
 	TPM_OP_PCR_EXTEND,   /* of alg, pcr, data (a digest) → digest (1.2 only) */
 	TPM_OP_PCR_READ,     /* of alg, pcr → digest; digest_size 0: no such bank */
 	TPM_OP_COUNT,
@@ -66,6 +68,8 @@ struct tpm_answer {
 	uint32_t value;	 /* TPM_OP_PROPERTY, TPM_OP_HAS_ALG */
 	uint8_t digest[TPM_DIGEST_MAX];
 	size_t digest_size;
+	uint32_t handles[TPM_HANDLES_MAX];
+	uint32_t count;
 };
 
 /* The command's bytes into @buf (TPM_BUF_MAX); its length, or -EINVAL: too big, no such command. */

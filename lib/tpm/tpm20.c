@@ -12,7 +12,9 @@
 #define RS_PASSWORD 0x40000009u
 #define SU_CLEAR 0u
 #define CAP_ALGS 0u
+#define CAP_HANDLES 1u
 #define CAP_PROPERTIES 6u
+#define TRANSIENT_FIRST 0x80000000u
 #define ST_HASHCHECK 0x8024u
 #define PCR_SELECT_BYTES 3
 
@@ -22,6 +24,7 @@ static const uint32_t codes[TPM_OP_COUNT] = {
 	[TPM_OP_SEQ_START] = 0x186,    [TPM_OP_SEQ_UPDATE] = 0x15c,
 	[TPM_OP_SEQ_COMPLETE] = 0x13e, [TPM_OP_FLUSH] = 0x165,
 	[TPM_OP_PCR_EXTEND] = 0x182,   [TPM_OP_PCR_READ] = 0x17e,
+	[TPM_OP_HANDLES] = 0x17a,
 };
 
 static const struct tpm_rc_name rc_names[] = {
@@ -56,11 +59,12 @@ static void put_password(struct tpm_writer *w)
 	put_u16(w, 0); /* password */
 }
 
-static void put_capability(struct tpm_writer *w, uint32_t capability, uint32_t property)
+static void put_capability(struct tpm_writer *w, uint32_t capability, uint32_t property,
+			   uint32_t count)
 {
 	put_u32(w, capability);
 	put_u32(w, property);
-	put_u32(w, 1);
+	put_u32(w, count);
 }
 
 static void put_pcr_selection(struct tpm_writer *w, const struct tpm_request *rq)
@@ -117,10 +121,13 @@ static int build(const struct tpm_request *rq, struct tpm_writer *w, uint16_t *t
 		put_u16(w, SU_CLEAR);
 		return 0;
 	case TPM_OP_PROPERTY:
-		put_capability(w, CAP_PROPERTIES, rq->property);
+		put_capability(w, CAP_PROPERTIES, rq->property, 1);
 		return 0;
 	case TPM_OP_HAS_ALG:
-		put_capability(w, CAP_ALGS, rq->alg->id);
+		put_capability(w, CAP_ALGS, rq->alg->id, 1);
+		return 0;
+	case TPM_OP_HANDLES:
+		put_capability(w, CAP_HANDLES, TRANSIENT_FIRST, TPM_HANDLES_MAX);
 		return 0;
 	case TPM_OP_HASH:
 		put_tpm2b(w, rq->data, rq->size);
@@ -194,6 +201,22 @@ static void get_capability(const struct tpm_request *rq, struct tpm_reader *r,
 	}
 }
 
+static void get_handles(struct tpm_reader *r, struct tpm_answer *a)
+{
+	uint32_t count;
+
+	get_skip(r, 1); /* moreData */
+	if (get_u32(r) != CAP_HANDLES)
+		r->bad = true;
+	count = get_u32(r);
+	if (count > TPM_HANDLES_MAX) {
+		r->bad = true;
+		return;
+	}
+	for (a->count = 0; a->count < count; a->count++)
+		a->handles[a->count] = get_u32(r);
+}
+
 /* pcrUpdateCounter, TPML_PCR_SELECTION, TPML_DIGEST; a bank that is not there gives none. */
 static void get_pcr(const struct tpm_request *rq, struct tpm_reader *r, struct tpm_answer *a)
 {
@@ -232,6 +255,9 @@ static void parse_parameters(const struct tpm_request *rq, struct tpm_reader *r,
 	case TPM_OP_PROPERTY:
 	case TPM_OP_HAS_ALG:
 		get_capability(rq, r, a);
+		break;
+	case TPM_OP_HANDLES:
+		get_handles(r, a);
 		break;
 	case TPM_OP_SEQ_START:
 		a->handle = get_u32(r);
