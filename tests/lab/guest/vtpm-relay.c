@@ -38,7 +38,7 @@
 #define TPM_RC_FAILURE 0x101
 #define FRAME_MAGIC   UINT32_C(0x76747231) /* "vtr1" */
 
-enum { FRAME_COMMAND, FRAME_RESPONSE, FRAME_NO_SESSION };
+enum { FRAME_COMMAND, FRAME_RESPONSE, FRAME_NO_SESSION, FRAME_HELLO };
 
 struct frame {
 	uint32_t magic;
@@ -174,14 +174,48 @@ static size_t front_do(struct front *f, const uint8_t *command, size_t len, uint
 	}
 }
 
+/* Until the back end answers at all. The kernel gives a TPM up for good that does not answer
+ * its first commands within a second or two, so it is shown one only then. */
+static void front_wait(struct front *f)
+{
+	struct frame hello;
+	ssize_t n;
+
+	for (;;) {
+		struct pollfd p = { .fd = f->udp, .events = POLLIN };
+
+		frame_init(&hello, FRAME_HELLO, f->session, 0);
+		(void)!send(f->udp, &hello, FRAME_HEAD, 0);
+		if (poll(&p, 1, 20) > 0) {
+			n = recv(f->udp, &hello, sizeof(hello), MSG_DONTWAIT);
+			if (!frame_check(&hello, n))
+				return;
+			usleep(20000);
+		}
+	}
+}
+
+/* Returns the descriptor behind a new /dev/tpmN. */
+static int front_new_tpm(void)
+{
+	struct vtpm_proxy_new_dev dev = { .flags = VTPM_PROXY_FLAG_TPM2 };
+	int ctl = open("/dev/vtpmx", O_RDWR | O_CLOEXEC);
+
+	if (ctl < 0)
+		die("/dev/vtpmx");
+	if (ioctl(ctl, VTPM_PROXY_IOC_NEW_DEV, &dev))
+		die("VTPM_PROXY_IOC_NEW_DEV");
+	close(ctl);
+	return (int)dev.fd;
+}
+
 static int front(const char *address, const char *port)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = port_number(port) };
-	struct vtpm_proxy_new_dev dev = { .flags = VTPM_PROXY_FLAG_TPM2 };
 	const struct sigaction act = { .sa_handler = on_usr1 };
 	uint8_t command[TPM_MAX], response[TPM_MAX];
 	struct front f = { 0 };
-	int ctl, tpm;
+	int tpm;
 
 	if (inet_pton(AF_INET, address, &to.sin_addr) != 1) {
 		fprintf(stderr, "vtpm-relay: %s: not an IPv4 address\n", address);
@@ -190,13 +224,9 @@ static int front(const char *address, const char *port)
 	f.udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (f.udp < 0 || connect(f.udp, (struct sockaddr *)&to, sizeof(to)))
 		die("socket");
-	ctl = open("/dev/vtpmx", O_RDWR | O_CLOEXEC);
-	if (ctl < 0)
-		die("/dev/vtpmx");
-	if (ioctl(ctl, VTPM_PROXY_IOC_NEW_DEV, &dev))
-		die("VTPM_PROXY_IOC_NEW_DEV");
-	tpm = (int)dev.fd;
 	front_new_session(&f);
+	front_wait(&f);
+	tpm = front_new_tpm();
 	if (sigaction(SIGUSR1, &act, NULL))
 		die("sigaction");
 
@@ -213,6 +243,14 @@ static int front(const char *address, const char *port)
 		}
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
+		if (n < 0 && errno == EPIPE) {
+			/* The kernel gave it up while it was getting to know it. */
+			fputs("vtpm-relay: the kernel gave the TPM up; again\n", stderr);
+			close(tpm);
+			usleep(100000);
+			tpm = front_new_tpm();
+			continue;
+		}
 		if (n < TPM_HEAD) {
 			errno = n < 0 ? errno : EBADMSG;
 			die("read a command");
@@ -265,6 +303,24 @@ static bool swtpm_read(int fd, uint8_t *buf, size_t *have)
 	return *have >= TPM_HEAD && *have == tpm_u32(buf + 2);
 }
 
+/* The kernel's first wish is a self-test, for which it waits 2 s; that can be short for an emulated
+ * CPU. Afterwards it takes no time, so it is done before anyone asks. */
+static void swtpm_self_test(int fd)
+{
+	static const uint8_t command[] = { 0x80, 0x01, 0, 0, 0, 11, 0, 0, 0x01, 0x43, 1 };
+	uint8_t response[TPM_MAX];
+	size_t have = 0;
+
+	if (write(fd, command, sizeof(command)) != sizeof(command))
+		die("swtpm");
+	while (!swtpm_read(fd, response, &have))
+		;
+	if (tpm_u32(response + 6)) {
+		fprintf(stderr, "vtpm-relay: self-test: 0x%x\n", tpm_u32(response + 6));
+		exit(1);
+	}
+}
+
 static int serve(const char *port, const char *path)
 {
 	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = port_number(port) }, from, user = at;
@@ -275,6 +331,7 @@ static int serve(const char *port, const char *path)
 	int udp, tpm;
 
 	tpm = swtpm_connect(path);
+	swtpm_self_test(tpm);
 	udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (udp < 0 || bind(udp, (struct sockaddr *)&at, sizeof(at)))
 		die("socket");
@@ -295,6 +352,8 @@ static int serve(const char *port, const char *path)
 		if (!p[0].revents)
 			continue;
 		n = recvfrom(udp, &in, sizeof(in), MSG_DONTWAIT, (struct sockaddr *)&from, &size);
+		if (!frame_check(&in, n) && be32toh(in.type) == FRAME_HELLO)
+			(void)!sendto(udp, &in, FRAME_HEAD, 0, (struct sockaddr *)&from, size);
 		if (frame_check(&in, n) || be32toh(in.type) != FRAME_COMMAND ||
 		    n < (ssize_t)FRAME_HEAD + TPM_HEAD)
 			continue;
