@@ -21,7 +21,7 @@ enum log_level log_level(void)
 }
 
 /* On a terminal a progress bar may stand on the line: "\r\033[K" takes it away first. */
-static void say(const char *mark, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 2, 0))) say(const char *mark, const char *fmt, va_list ap)
 {
 	char line[1024];
 	int n;
