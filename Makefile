@@ -89,6 +89,10 @@ check-long: all
 	tests/run long
 lint:
 	tests/lint/run
+# What the preprocessor gets, for clang-tidy.
+.PHONY: flags
+flags:
+	@:$(info $(CPP))
 fuzz: asan-fuzz
 	tests/fuzz/run
 bench: all
