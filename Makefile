@@ -10,7 +10,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 CC      ?= cc
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 \
-           -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Werror
+           -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Wno-format-truncation -Werror
 HARDEN  := -fstack-protector-strong -fPIE
 ifeq ($(SAN),)
 HARDEN  += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
@@ -18,6 +18,10 @@ else
 HARDEN  += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 LINK    := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+
+# V=1 shows the commands.
+Q   := $(if $(V),,@)
+SAY := @$(if $(V),:,printf '%-3s %s\n')
 
 TOOLS :=
 include lib/module.mk $(sort $(wildcard cmd/*/module.mk))
@@ -47,17 +51,20 @@ all: $(BIN)
 
 $(O)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(COMPILE) -c -o $@ $<
+	$(SAY) CC $<
+	$(Q)$(COMPILE) -c -o $@ $<
 
 $(LIB): $(LIB_OBJ)
 	@mkdir -p $(@D)
-	rm -f $@ && ar rcs $@ $^
+	$(SAY) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $^
 
 define tool_rules
 $(1)_OBJ := $$(patsubst %.c,$(O)/obj/%.o,$$(sort $$(wildcard cmd/$(1)/*.c)))
 $(O)/bin/$(1): $$($(1)_OBJ) $(LIB)
 	@mkdir -p $$(@D)
-	$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $$@ $$^ $(PKG_LIBS) -lm
+	$(SAY) LD $$@
+	$(Q)$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $$@ $$^ $(PKG_LIBS) -lm
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rules,$(t))))
 
@@ -66,12 +73,14 @@ $(foreach t,$(TOOLS),$(eval $(call tool_rules,$(t))))
 CMD_OBJ := $(foreach t,$(TOOLS),$(filter-out %/main.o,$($(t)_OBJ)))
 $(O)/unit/%: $(O)/obj/tests/unit/%.o $(CMD_OBJ) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $@ $< -Wl,--start-group $(filter %.o,$(CMD_OBJ)) $(LIB) -Wl,--end-group $(PKG_LIBS) -lcmocka -lm
+	$(SAY) LD $@
+	$(Q)$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $@ $< -Wl,--start-group $(filter %.o,$(CMD_OBJ)) $(LIB) -Wl,--end-group $(PKG_LIBS) -lcmocka -lm
 unit: $(UNIT)
 
 $(O)/fuzz/%: $(O)/obj/tests/fuzz/%.o $(CMD_OBJ) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) -pthread $(CFLAGS) $(HARDEN) -fsanitize=fuzzer -pie -o $@ $< -Wl,--start-group $(filter %.o,$(CMD_OBJ)) $(LIB) -Wl,--end-group $(PKG_LIBS) -lm
+	$(SAY) LD $@
+	$(Q)$(CC) -pthread $(CFLAGS) $(HARDEN) -fsanitize=fuzzer -pie -o $@ $< -Wl,--start-group $(filter %.o,$(CMD_OBJ)) $(LIB) -Wl,--end-group $(PKG_LIBS) -lm
 fuzzers: $(FUZZ)
 
 # The sanitized twins: gcc for the unit tests, clang (libFuzzer) for the fuzz targets.

@@ -157,6 +157,7 @@ struct pair_recover {
 		    const char *detail);
 	void *ctx;
 	bool dry_run;
+	bool sinks_only;
 };
 int pair_recover(const struct pair_recover *conf, struct err *err);
 
