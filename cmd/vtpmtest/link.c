@@ -121,7 +121,7 @@ static enum vt_reply receive(struct vt_worker *w, const struct tpm_request *rq,
 		if (rc != -EAGAIN)
 			break;
 	}
-	if (!ms) {
+	if (ms <= 0) {
 		w->counts.timed_out++;
 		snprintf(w->why, sizeof(w->why), "no answer in %s",
 			 units_format_duration(w->conf->timeout_ns / 1000, took, sizeof(took)));
