@@ -10,7 +10,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 CC      ?= cc
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 \
-           -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Wno-format-truncation -Werror
+           -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Wno-unknown-warning-option -Wno-format-truncation -Werror
 HARDEN  := -fstack-protector-strong -fPIE
 ifeq ($(SAN),)
 HARDEN  += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
@@ -68,19 +68,25 @@ $(O)/bin/$(1): $$($(1)_OBJ) $(LIB)
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rules,$(t))))
 
-# Unit tests and fuzz targets may reach a command's own algorithms: UNIT_OBJ is every
-# command object but main.
+# Unit tests and fuzz targets may reach a command's own algorithms, every object but main. An
+# archive, so that each takes only what it names: the rest may need what main.c defines.
 CMD_OBJ := $(foreach t,$(TOOLS),$(filter-out %/main.o,$($(t)_OBJ)))
-$(O)/unit/%: $(O)/obj/tests/unit/%.o $(CMD_OBJ) $(LIB)
+CMD_LIB := $(O)/libcmd.a
+$(CMD_LIB): $(CMD_OBJ)
+	@mkdir -p $(@D)
+	$(SAY) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(O)/unit/%: $(O)/obj/tests/unit/%.o $(CMD_LIB) $(LIB)
 	@mkdir -p $(@D)
 	$(SAY) LD $@
-	$(Q)$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $@ $< -Wl,--start-group $(filter %.o,$(CMD_OBJ)) $(LIB) -Wl,--end-group $(PKG_LIBS) -lcmocka -lm
+	$(Q)$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $@ $< -Wl,--start-group $(CMD_LIB) $(LIB) -Wl,--end-group $(PKG_LIBS) -lcmocka -lm
 unit: $(UNIT)
 
-$(O)/fuzz/%: $(O)/obj/tests/fuzz/%.o $(CMD_OBJ) $(LIB)
+$(O)/fuzz/%: $(O)/obj/tests/fuzz/%.o $(CMD_LIB) $(LIB)
 	@mkdir -p $(@D)
 	$(SAY) LD $@
-	$(Q)$(CC) -pthread $(CFLAGS) $(HARDEN) -fsanitize=fuzzer -pie -o $@ $< -Wl,--start-group $(filter %.o,$(CMD_OBJ)) $(LIB) -Wl,--end-group $(PKG_LIBS) -lm
+	$(Q)$(CC) -pthread $(CFLAGS) $(HARDEN) -fsanitize=fuzzer -pie -o $@ $< -Wl,--start-group $(CMD_LIB) $(LIB) -Wl,--end-group $(PKG_LIBS) -lm
 fuzzers: $(FUZZ)
 
 # The sanitized twins: gcc for the unit tests, clang (libFuzzer) for the fuzz targets.
@@ -98,6 +104,10 @@ check-long: all
 	tests/run long
 lint:
 	tests/lint/run
+# What the preprocessor gets, for clang-tidy.
+.PHONY: flags
+flags:
+	@:$(info $(CPP))
 fuzz: asan-fuzz
 	tests/fuzz/run
 bench: all

@@ -43,16 +43,16 @@ static int digest(int fd, char hex[65])
 	unsigned char buf[16384], md[32];
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
 	off_t at = 0;
-	ssize_t n;
+	ssize_t n = 0;
 	int ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
 
 	while (ok && (n = pread(fd, buf, sizeof(buf), at)) > 0) {
 		ok = EVP_DigestUpdate(ctx, buf, (size_t)n);
 		at += n;
 	}
-	ok = ok && EVP_DigestFinal_ex(ctx, md, NULL);
+	ok = ok && !n && EVP_DigestFinal_ex(ctx, md, NULL);
 	EVP_MD_CTX_free(ctx);
-	for (size_t i = 0; i < sizeof(md); i++)
+	for (size_t i = 0; ok && i < sizeof(md); i++)
 		snprintf(hex + 2 * i, 3, "%02x", md[i]);
 	return ok ? 0 : -EIO;
 }

@@ -199,7 +199,9 @@ static int new_socket(int family, struct err *err)
 {
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	return fd >= 0 ? fd : err_sys(err, -errno, "socket");
+	if (fd < 0)
+		return err_sys(err, -errno, "socket");
+	return fd;
 }
 
 static void set_int(int fd, int level, int option, int value)

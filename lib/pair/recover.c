@@ -126,7 +126,7 @@ static int recover_source(struct case_ *c, struct err *err)
 	else
 		left = source_abort(c, driver, m, err);
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
-		if (m[i])
+		if (driver[i] && m[i])
 			driver[i]->source->close(m[i]);
 	return left;
 }

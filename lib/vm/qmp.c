@@ -321,7 +321,8 @@ static int start(struct qmp *qmp, uint64_t *id, int pass_fd, struct err *err, co
 	return 0;
 }
 
-static int vstart(struct qmp *qmp, uint64_t *id, struct err *err, const char *cmd,
+static int __attribute__((format(printf, 5, 0)))
+vstart(struct qmp *qmp, uint64_t *id, struct err *err, const char *cmd,
 		  const char *fmt, va_list ap)
 {
 	char *args = NULL;

@@ -67,7 +67,7 @@ int vm_find(const char *target, struct vm *vm, struct err *err)
 	if (strlen(target) >= sizeof(vm->target))
 		return err_set(err, -EINVAL, "%.40s…: the target has more than %zu bytes", target,
 			       sizeof(vm->target) - 1);
-	strcpy(vm->target, target);
+	memcpy(vm->target, target, strlen(target));
 	for (const struct vm_driver *const *d = drivers; *d; d++) {
 		size_t n = strlen((*d)->prefix);
 
