@@ -307,7 +307,7 @@ static bool swtpm_read(int fd, uint8_t *buf, size_t *have)
  * CPU. Afterwards it takes no time, so it is done before anyone asks. */
 static void swtpm_self_test(int fd)
 {
-	static const uint8_t command[] = { 0x80, 0x01, 0, 0, 0, 11, 0, 0, 0x01, 0x43, 1 };
+	static const uint8_t command[] = { 0x80, 0x01, 0, 0, 0, 11, 0, 0, 0x01, 0x43, 0 };
 	uint8_t response[TPM_MAX];
 	size_t have = 0;
 
