@@ -140,12 +140,12 @@ static int sock_receive(struct tpm *tpm, uint8_t *buf, int timeout_ms)
 	return (int)size;
 }
 
-static bool out_of_step(struct tpm *tpm)
+static bool out_of_step(struct tpm *tpm, bool look)
 {
 	struct sock *s = (struct sock *)tpm;
 	uint8_t byte;
 
-	return s->excess || recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+	return s->excess || (look && recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0);
 }
 
 const struct tpm_transport tpm_socket = {

@@ -117,8 +117,11 @@ int tpm_send(struct tpm *tpm, const uint8_t *cmd, size_t n);
  */
 int tpm_receive(struct tpm *tpm, uint8_t *buf, int timeout_ms);
 
-/* Whether bytes wait that nobody asked for: the far end is out of step. */
-bool tpm_out_of_step(struct tpm *tpm);
+/*
+ * Whether bytes came that nobody asked for: the far end is out of step. Without @look only
+ * those that came with the last response; else those that wait, too (a system call).
+ */
+bool tpm_out_of_step(struct tpm *tpm, bool look);
 
 /*
  * The response of the last command will not be waited for. true: the transport can go on

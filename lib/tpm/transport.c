@@ -61,9 +61,9 @@ int tpm_receive(struct tpm *tpm, uint8_t *buf, int timeout_ms)
 	return tpm->ops->receive(tpm, buf, timeout_ms);
 }
 
-bool tpm_out_of_step(struct tpm *tpm)
+bool tpm_out_of_step(struct tpm *tpm, bool look)
 {
-	return tpm->ops->out_of_step && tpm->ops->out_of_step(tpm);
+	return tpm->ops->out_of_step && tpm->ops->out_of_step(tpm, look);
 }
 
 bool tpm_abandon(struct tpm *tpm)

@@ -13,7 +13,7 @@ struct tpm_transport {
 	void (*close)(struct tpm *tpm);
 	int (*send)(struct tpm *tpm, const uint8_t *cmd, size_t n);
 	int (*receive)(struct tpm *tpm, uint8_t *buf, int timeout_ms);
-	bool (*out_of_step)(struct tpm *tpm); /* NULL: it cannot be */
+	bool (*out_of_step)(struct tpm *tpm, bool look); /* NULL: it cannot be */
 	bool (*abandon)(struct tpm *tpm);     /* NULL: never keeps */
 	bool (*survives)(int error);	      /* NULL: nothing does */
 };
