@@ -7,7 +7,6 @@ struct cump_opts cump_opts = {
 	.rendezvous_us = 10000000,
 	.silence_us = 10000000,
 	.max_rounds = 30,
-	.level = 1,
 };
 
 #define O cump_opts
@@ -42,7 +41,7 @@ static const struct cli_opt send_opts[] = {
 	{'t', "timeout", CLI_DURATION, &O.timeout_us, "TIME", "give up the pre-copy after TIME"},
 	OPT_TIMES,
 	{0, "pair-file", CLI_STRING, &O.pair_file, "FILE", "hand the destination this pair file"},
-	{0, "level", CLI_U32, &O.level, "N", "zstd level (1)"},
+	{0, "level", CLI_U32, &O.level, "N", "zstd level, 1 to 19; 0: fastest (0)"},
 	{0, "no-compress", CLI_FLAG, &O.no_compress, NULL, "send as it is"},
 	{'n', "dry-run", CLI_FLAG, &O.dry_run, NULL, "ask the destination, move nothing"},
 	OPT_STATE,

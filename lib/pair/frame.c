@@ -75,9 +75,9 @@ struct mux *mux_new(int zstd_level, bool compress)
 		free(m);
 		return NULL;
 	}
-	ZSTD_CCtx_setParameter(m->zstd, ZSTD_c_compressionLevel, zstd_level);
+	ZSTD_CCtx_setParameter(m->zstd, ZSTD_c_compressionLevel,
+			       zstd_level ? zstd_level : FRAME_FAST);
 	ZSTD_CCtx_setParameter(m->zstd, ZSTD_c_windowLog, FRAME_WINDOW_LOG);
-	ZSTD_CCtx_setParameter(m->zstd, ZSTD_c_enableLongDistanceMatching, 1);
 	return m;
 }
 
@@ -90,7 +90,7 @@ void mux_free(struct mux *m)
 }
 
 /* One batch of the running zstd stream, flushed so that the other end can unpack it at once. */
-static int pack(struct mux *m, const void *data, size_t n, struct bytes *out, size_t *packed)
+static int pack_batch(struct mux *m, const void *data, size_t n, struct bytes *out, size_t *packed)
 {
 	size_t bound = ZSTD_compressBound(n) + 64, left;
 	uint8_t *to = bytes_reserve(out, bound);
@@ -110,7 +110,7 @@ static int pack(struct mux *m, const void *data, size_t n, struct bytes *out, si
 }
 
 int mux_frame(struct mux *m, enum frame_type type, uint8_t owner, const void *data, size_t n,
-	      struct bytes *out)
+	      bool pack, struct bytes *out)
 {
 	struct frame_header h = {
 		.magic = htole32(FRAME_MAGIC), .type = (uint8_t)type, .owner = owner};
@@ -123,9 +123,9 @@ int mux_frame(struct mux *m, enum frame_type type, uint8_t owner, const void *da
 	if (rc)
 		return rc;
 	head = bytes_size(out) - sizeof(h);
-	if (type == FRAME_DATA && m->zstd) {
+	if (type == FRAME_DATA && pack && m->zstd) {
 		h.flags = htole16(FRAME_ZSTD);
-		rc = pack(m, data, n, out, &length);
+		rc = pack_batch(m, data, n, out, &length);
 	} else if (n) {
 		rc = bytes_add(out, data, n);
 	}

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <linux/sockios.h>
 
 #include "base/log.h"
 #include "base/units.h"
@@ -17,6 +19,7 @@
 #define BATCH (128u << 10)	     /* one read of a member's stream */
 #define OUT_HIGH (512u << 10)	     /* stop taking in while so much waits for the connection */
 #define IN_HIGH (1u << 20)	     /* stop reading the connection while a member is so far behind */
+#define LINK_BEHIND (256 << 10)	     /* bytes not yet taken by the other end: the link is slow */
 #define MESSAGE_MAX (256u << 10)
 #define QUEUE_MAX 64
 #define PING_EVERY_US 1000000
@@ -165,11 +168,24 @@ static void lane_deaf(struct wire *w, struct lane *l)
 	pthread_mutex_unlock(&w->lock);
 }
 
+/*
+ * Packing costs processor time that the guests could use: it pays only where the link is
+ * the narrow place, that is, where what was sent before still waits in the socket.
+ */
+static bool worth_packing(struct wire *w)
+{
+	int waiting = 0;
+
+	if (bytes_size(&w->out))
+		return true;
+	return !ioctl(net_conn_fd(w->conn), SIOCOUTQ, &waiting) && waiting > LINK_BEHIND;
+}
+
 static int send_frame(struct wire *w, enum frame_type type, unsigned owner, const void *data,
 		      size_t n)
 {
 	size_t before = bytes_size(&w->out);
-	int rc = mux_frame(w->mux, type, (uint8_t)owner, data, n, &w->out);
+	int rc = mux_frame(w->mux, type, (uint8_t)owner, data, n, worth_packing(w), &w->out);
 
 	if (!rc && type == FRAME_DATA) {
 		pthread_mutex_lock(&w->lock);
