@@ -200,6 +200,19 @@ static int source_estimate(void *m, struct pair_estimate *e, struct err *err)
 	return 0;
 }
 
+static int source_fd(void *m)
+{
+	return qmp_fd(((struct source *)m)->q.qmp);
+}
+
+static bool source_stopped(void *m)
+{
+	struct source *s = m;
+
+	qmp_poll(s->q.qmp, 0, NULL); /* a monitor that is gone shows in the next estimate */
+	return s->stopped_us != 0;
+}
+
 static int source_stop_begin(void *m, struct err *err)
 {
 	struct source *s = m;
@@ -295,6 +308,8 @@ const struct pair_source_ops qemu_source_ops = {
 	.identify = source_identify,
 	.start = source_start,
 	.estimate = source_estimate,
+	.fd = source_fd,
+	.stopped = source_stopped,
 	.stop_begin = source_stop_begin,
 	.stop_end = source_stop_end,
 	.finish = source_finish,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/exit.h"
 #include "base/log.h"
@@ -11,7 +12,12 @@
 static void say(void *ctx, const char *id, const char *role, const char *outcome,
 		const char *detail)
 {
+	char path[4300];
+
 	(void)ctx;
+	snprintf(path, sizeof(path), "%s/%s.status", cump_state_dir(), id);
+	if (!cump_opts.dry_run && strcmp(outcome, "under way") != 0)
+		unlink(path); /* figures of a sender that was killed */
 	if (cump_opts.json) {
 		struct json_object *o = json_object_new_object();
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define WINDOW_US 50000		/* bandwidth is measured over at least so long */
+#define LAST_BYTES (512u << 10) /* a trickle must not bring a member to the end of its pass */
 #define PAGE_SLACK (64u << 10) /* a parked hypervisor has this much in its socket anyway */
 
 void budget_init(struct budget *b, uint64_t limit_us, uint64_t max_rounds)
@@ -123,15 +124,19 @@ static uint64_t credit_of(struct budget *b, unsigned owner, uint64_t now_us)
 		t->parked_us = 0;
 		return t->round ? t->remaining - BUDGET_PARK_BYTES + PAGE_SLACK : BUDGET_NO_LIMIT;
 	}
-	if (stale(b, owner, now_us))
+	if (stale(b, owner, now_us) || (t->rated && t->parked_us && t->remaining < LAST_BYTES &&
+					now_us - t->parked_us > BUDGET_PARK_US))
 		t->pass_round = t->round;
 	if (t->pass_round) {
 		t->parked_us = 0;
 		return BUDGET_NO_LIMIT;
 	}
 	if (!t->parked_us)
-		t->parked_us = now_us;
-	return 0;
+		t->parked_us = t->trickle_us = now_us;
+	if (now_us - t->trickle_us < BUDGET_TRICKLE_US || t->remaining < LAST_BYTES)
+		return 0;
+	t->trickle_us = now_us;
+	return BUDGET_TRICKLE_BYTES;
 }
 
 enum budget_verdict budget_decide(struct budget *b, uint64_t now_us, uint64_t credit[PAIR_MEMBERS])

@@ -18,6 +18,14 @@
 
 #define BUDGET_PARK_BYTES (4u << 20) /* a member with less left is near the end of its pass */
 #define BUDGET_PARK_US 1000000	     /* parked for longer, and much dirtied since: another pass */
+/*
+ * A parked member is not held quite still: a hypervisor that sent nothing for a while takes
+ * its bandwidth for 0, hence anything for more than it can send in its downtime limit, and
+ * at the end of the pass stops without another look at its dirty log (QEMU's
+ * migration_update_counters).
+ */
+#define BUDGET_TRICKLE_BYTES (32u << 10)
+#define BUDGET_TRICKLE_US 50000
 #define BUDGET_NO_LIMIT UINT64_MAX
 
 struct budget_track {
@@ -28,6 +36,7 @@ struct budget_track {
 	bool rated;		 /* a whole round has shown its dirty rate */
 	double dirty_rate;	 /* bytes/s in that round */
 	uint64_t parked_us;	 /* since when; 0: not parked */
+	uint64_t trickle_us;	 /* when it last got a little */
 	uint64_t pass_round;	 /* let through to the end of this round; 0: not */
 };
 

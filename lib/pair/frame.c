@@ -109,17 +109,42 @@ static int pack_batch(struct mux *m, const void *data, size_t n, struct bytes *o
 	return 0;
 }
 
+static void seal(struct mux *m, struct frame_header *h, uint8_t *at, size_t length, size_t raw)
+{
+	h->magic = htole32(FRAME_MAGIC);
+	h->length = htole32((uint32_t)length);
+	h->raw_length = htole32((uint32_t)raw);
+	h->sequence = htole64(m->sequence);
+	h->checksum = htole64(XXH3_64bits_withSeed(at + sizeof(*h), length, m->sequence));
+	m->sequence++;
+	memcpy(at, h, sizeof(*h));
+}
+
+uint8_t *mux_room(struct bytes *out, size_t n)
+{
+	uint8_t *at = bytes_reserve(out, sizeof(struct frame_header) + n);
+
+	return at ? at + sizeof(struct frame_header) : NULL;
+}
+
+void mux_data(struct mux *m, uint8_t owner, size_t n, struct bytes *out)
+{
+	struct frame_header h = {.type = FRAME_DATA, .owner = owner};
+
+	seal(m, &h, out->data + out->end, n, n);
+	out->end += sizeof(h) + n;
+}
+
 int mux_frame(struct mux *m, enum frame_type type, uint8_t owner, const void *data, size_t n,
 	      bool pack, struct bytes *out)
 {
-	struct frame_header h = {
-		.magic = htole32(FRAME_MAGIC), .type = (uint8_t)type, .owner = owner};
+	struct frame_header h = {.type = (uint8_t)type, .owner = owner};
 	size_t head, length = n;
 	int rc;
 
 	if (n > FRAME_MAX)
 		return -EMSGSIZE;
-	rc = bytes_add(out, &h, sizeof(h)); /* room for it; filled in below */
+	rc = bytes_add(out, &h, sizeof(h)); /* room for it; sealed below */
 	if (rc)
 		return rc;
 	head = bytes_size(out) - sizeof(h);
@@ -131,13 +156,7 @@ int mux_frame(struct mux *m, enum frame_type type, uint8_t owner, const void *da
 	}
 	if (rc)
 		return rc;
-	h.length = htole32((uint32_t)length);
-	h.raw_length = htole32((uint32_t)n);
-	h.sequence = htole64(m->sequence);
-	h.checksum = htole64(XXH3_64bits_withSeed(out->data + out->begin + head + sizeof(h),
-						  length, m->sequence));
-	m->sequence++;
-	memcpy(out->data + out->begin + head, &h, sizeof(h));
+	seal(m, &h, out->data + out->begin + head, length, n);
 	return 0;
 }
 
@@ -272,10 +291,19 @@ static int deliver(struct demux *d, const struct frame_header *h, const uint8_t 
 	return rc ? err_sys(err, rc, "take in frame") : 0;
 }
 
+uint8_t *demux_room(struct demux *d, size_t n)
+{
+	return bytes_reserve(&d->in, n);
+}
+
 int demux_feed(struct demux *d, const void *data, size_t n, struct err *err)
 {
-	int rc = bytes_add(&d->in, data, n);
+	int rc = 0;
 
+	if (data)
+		rc = bytes_add(&d->in, data, n);
+	else
+		d->in.end += n;
 	if (rc)
 		return err_set(err, rc, "read stream: out of memory");
 	while (bytes_size(&d->in) >= sizeof(struct frame_header)) {

@@ -54,6 +54,12 @@ void bytes_free(struct bytes *b);
 struct mux;
 struct mux *mux_new(int zstd_level, bool compress); /* NULL: out of memory */
 void mux_free(struct mux *m);
+/*
+ * Data that is read straight into its frame: room for the header and @n bytes at the end of
+ * @out (NULL: out of memory), then what came of them. Without the second nothing is added.
+ */
+uint8_t *mux_room(struct bytes *out, size_t n);
+void mux_data(struct mux *m, uint8_t owner, size_t n, struct bytes *out);
 /* Append one frame to @out; data is packed if @pack and the mux compresses. @n ≤ FRAME_MAX. */
 int mux_frame(struct mux *m, enum frame_type type, uint8_t owner, const void *data, size_t n,
 	      bool pack, struct bytes *out);
@@ -69,6 +75,8 @@ struct demux *demux_new(const struct demux_events *events, void *ctx);
 void demux_free(struct demux *d);
 /* Only owners that were let in may send: others' frames are -EPROTO. */
 void demux_allow(struct demux *d, unsigned owner, bool allowed);
+/* Bytes read straight into the stream: room for @n (NULL: out of memory), then demux_feed(d, NULL, n). */
+uint8_t *demux_room(struct demux *d, size_t n);
 /* -EPROTO: not a frame of ours; -EBADMSG: checksum; -EILSEQ: out of sequence. @err has words. */
 int demux_feed(struct demux *d, const void *data, size_t n, struct err *err);
 

@@ -4,6 +4,7 @@
  * A driver ("qemu", "swtpm") is one file with these tables and one row in the command's
  * table; the coordinator knows no hypervisor.
  *
+ * estimate, fd and stopped are called only of members that have a stream.
  * All functions return 0 or -errno with @err. resume, release and drop may be called in
  * any state and again after a crash; they do what is still to be done.
  */
@@ -50,6 +51,10 @@ struct pair_source_ops {
 	/* Begin pre-copy; *@stream is our end of its stream (caller owns), or -1 if it has none. */
 	int (*start)(void *m, int *stream, struct err *err);
 	int (*estimate)(void *m, struct pair_estimate *e, struct err *err);
+	/* Readable when something happened to it; -1: nothing ever does. */
+	int (*fd)(void *m);
+	/* Has its guest been stopped (by its hypervisor, since start)? Takes in events, does not ask. */
+	bool (*stopped)(void *m);
 	/* Stop its guest, in two halves so that both members' stops overlap. *@when_us: CLOCK_REALTIME. */
 	int (*stop_begin)(void *m, struct err *err);
 	int (*stop_end)(void *m, uint64_t *when_us, struct err *err);

@@ -35,8 +35,15 @@ int settle_resume(const struct pair_driver *const driver[PAIR_MEMBERS],
 	int first = 0;
 
 	for (unsigned k = PAIR_MEMBERS; k-- > 0;) {
-		int rc = driver[k]->source->resume(m[k], first ? NULL : err);
+		struct err one = {0};
+		int rc = driver[k]->source->resume(m[k], &one);
 
+		if (rc == -ESRCH) { /* it died: nobody can bring it back, and the other runs on */
+			log_error("%s", one.text);
+			continue;
+		}
+		if (rc && !first && err)
+			*err = one;
 		first = first ? first : rc;
 	}
 	return first;

@@ -32,7 +32,8 @@ enum pair_outcome settle_after_go(struct journal **j, const struct settle_ask *a
 void settle_release(const struct pair_driver *const driver[PAIR_MEMBERS],
 		    void *const m[PAIR_MEMBERS], struct json_object **receipts);
 
-/* Resume the source's members, the vTPM first; @ran: NULL = all. First error is returned. */
+/* Resume the source's members, the vTPM first. One whose process is gone is told in the log
+ * and is no error: nothing can be settled about it. Else the first error is returned. */
 int settle_resume(const struct pair_driver *const driver[PAIR_MEMBERS],
 		  void *const m[PAIR_MEMBERS], struct err *err);
 

@@ -448,6 +448,8 @@ static enum pair_outcome serve_hello(struct receive *r, struct json_object *m, s
 		refuse(r, rc == -EXDEV ? PAIR_NO : PAIR_REFUSED, err);
 		if (r->place.dir[0])
 			rmdir(r->place.dir);
+		journal_retire(r->journal); /* opened, but not written: the disk is full */
+		r->journal = NULL;
 		return rc == -EXDEV ? PAIR_NO : PAIR_REFUSED;
 	}
 	if (r->dry_run) {

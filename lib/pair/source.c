@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The source's side of the commit: pre-copy, joint stop, decision, release. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -325,6 +326,40 @@ static int unexpected(struct send *s, int timeout_ms, struct err *err)
 	return rc;
 }
 
+static void trace_budget(const struct budget *b, const uint64_t credit[PAIR_MEMBERS], uint64_t at_us)
+{
+	const struct budget_track *vm = &b->track[PAIR_VM], *vtpm = &b->track[PAIR_VTPM];
+
+	if (log_level() < LOG_TRACE)
+		return;
+	log_trace("%7.1f ms  VM round %llu left %llu K credit %lld K | vTPM round %llu left %llu K credit "
+		  "%lld K | %.0f MB/s",
+		  (double)at_us / 1e3, (unsigned long long)vm->round,
+		  (unsigned long long)vm->remaining >> 10, (long long)credit[PAIR_VM] >> 10,
+		  (unsigned long long)vtpm->round, (unsigned long long)vtpm->remaining >> 10,
+		  (long long)credit[PAIR_VTPM] >> 10, b->bandwidth / 1e6);
+}
+
+/* One of them came to its end by itself: no question may delay the other's stop. */
+static bool one_stopped(struct send *s)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		any = any || (s->streams[i] && ops(s, i)->stopped(s->m[i]));
+	return any;
+}
+
+/* Until the next look, or until something happens to a member or on the wire. */
+static void wait_tick(struct send *s)
+{
+	struct pollfd p[1 + PAIR_MEMBERS] = {{wire_fd(s->wire), POLLIN, 0}};
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		p[1 + i] = (struct pollfd){s->streams[i] ? ops(s, i)->fd(s->m[i]) : -1, POLLIN, 0};
+	poll(p, 1 + PAIR_MEMBERS, TICK_MS);
+}
+
 static int iterate(struct send *s, struct err *err)
 {
 	uint64_t begun = units_now_us();
@@ -335,12 +370,17 @@ static int iterate(struct send *s, struct err *err)
 		bool completed;
 		int rc = cancelled(s, err);
 
+		if (!rc && one_stopped(s)) {
+			s->report->forced = true;
+			return 0;
+		}
 		if (!rc)
 			rc = look(s, &completed, err);
 		if (rc)
 			return rc;
 		now = units_now_us();
 		v = budget_decide(&s->budget, now, credit);
+		trace_budget(&s->budget, credit, now - begun);
 		if (v != BUDGET_GO_ON) {
 			s->report->forced = v == BUDGET_FORCED;
 			return 0;
@@ -356,9 +396,10 @@ static int iterate(struct send *s, struct err *err)
 		if (s->conf->limits.timeout_us && now - begun > s->conf->limits.timeout_us)
 			return err_set(err, -ETIMEDOUT, "move pair: pre-copy did not end in time");
 		show(s, "copy");
-		rc = unexpected(s, TICK_MS, err);
+		rc = unexpected(s, 0, err);
 		if (rc)
 			return rc;
+		wait_tick(s);
 	}
 }
 

@@ -8,10 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <linux/sockios.h>
 
 #include "base/log.h"
 #include "base/units.h"
@@ -19,7 +17,9 @@
 #define BATCH (128u << 10)	     /* one read of a member's stream */
 #define OUT_HIGH (512u << 10)	     /* stop taking in while so much waits for the connection */
 #define IN_HIGH (1u << 20)	     /* stop reading the connection while a member is so far behind */
-#define LINK_BEHIND (256 << 10)	     /* bytes not yet taken by the other end: the link is slow */
+#define TRIAL_US 40000		     /* of sending, to know how fast a way is */
+#define KEEP_US 1000000		     /* then the other way is tried again */
+#define IDLE_US 3000
 #define MESSAGE_MAX (256u << 10)
 #define QUEUE_MAX 64
 #define PING_EVERY_US 1000000
@@ -39,6 +39,13 @@ struct queue {
 	unsigned head, n;
 };
 
+/* How fast the two ways of sending are: [0] as it is, [1] packed. */
+struct pace {
+	bool packing, trial;
+	uint64_t last_us, bytes[2], us[2];
+	double rate[2]; /* bytes/us */
+};
+
 struct wire {
 	struct net_conn *conn;
 	struct wire_conf conf;
@@ -47,6 +54,8 @@ struct wire {
 	struct bytes out; /* frames for the connection */
 	uint8_t *batch;
 	uint64_t heard_us, pinged_us;
+	struct pace pace;
+	bool waited; /* members had to wait for the connection */
 
 	pthread_t thread;
 	pthread_mutex_t lock; /* over what follows and the lanes' flags and counters */
@@ -123,16 +132,27 @@ static int on_message(void *ctx, const char *json, size_t n)
 	return ok ? 0 : -EPROTO;
 }
 
+/* Straight to the member if it takes it; only what it does not take is kept. */
 static int on_data(void *ctx, unsigned owner, const uint8_t *data, size_t n)
 {
 	struct wire *w = ctx;
 	struct lane *l = &w->lane[owner];
+	ssize_t done = 0;
+	int rc = 0;
 
 	pthread_mutex_lock(&w->lock);
 	l->stats.raw_bytes += n;
-	pthread_mutex_unlock(&w->lock);
 	/* A hypervisor that has closed its end needs the rest no more; its own state tells why. */
-	return l->fd < 0 || l->deaf ? 0 : bytes_add(&l->out, data, n);
+	if (l->fd >= 0 && !l->deaf) {
+		if (!bytes_size(&l->out))
+			done = send(l->fd, data, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (done < 0)
+			done = 0; /* full or gone: hand_over finds out */
+		if ((size_t)done < n)
+			rc = bytes_add(&l->out, data + done, n - (size_t)done);
+	}
+	pthread_mutex_unlock(&w->lock);
+	return rc;
 }
 
 static int on_end(void *ctx, unsigned owner)
@@ -169,30 +189,55 @@ static void lane_deaf(struct wire *w, struct lane *l)
 }
 
 /*
- * Packing costs processor time that the guests could use: it pays only where the link is
- * the narrow place, that is, where what was sent before still waits in the socket.
+ * Packed or as it is, whichever moves more of the members' bytes a second: packing wins on
+ * a narrow link, and costs the guests' own processor time on a wide one. Both are tried in
+ * turn, the better one is kept, and the other is tried again now and then.
  */
-static bool worth_packing(struct wire *w)
+static void pace_note(struct pace *p, size_t n, bool waited)
 {
-	int waiting = 0;
+	uint64_t now = units_now_us(), took = now - p->last_us;
 
-	if (bytes_size(&w->out))
-		return true;
-	return !ioctl(net_conn_fd(w->conn), SIOCOUTQ, &waiting) && waiting > LINK_BEHIND;
+	p->last_us = now;
+	if (took > IDLE_US && !waited)
+		return; /* there was nothing to send: says nothing of the link */
+	p->bytes[p->packing] += n;
+	p->us[p->packing] += took;
+	if (p->us[p->packing] < (p->trial ? TRIAL_US : KEEP_US))
+		return;
+	p->rate[p->packing] = (double)p->bytes[p->packing] / (double)p->us[p->packing];
+	p->bytes[p->packing] = p->us[p->packing] = 0;
+	if (p->trial && p->rate[0] > 0 && p->rate[1] > 0) {
+		p->packing = p->rate[1] > p->rate[0];
+		p->trial = false;
+	} else {
+		p->packing = !p->packing;
+		p->trial = true;
+	}
 }
 
 static int send_frame(struct wire *w, enum frame_type type, unsigned owner, const void *data,
 		      size_t n)
 {
-	size_t before = bytes_size(&w->out);
-	int rc = mux_frame(w->mux, type, (uint8_t)owner, data, n, worth_packing(w), &w->out);
+	return mux_frame(w->mux, type, (uint8_t)owner, data, n, true, &w->out);
+}
 
-	if (!rc && type == FRAME_DATA) {
-		pthread_mutex_lock(&w->lock);
-		w->lane[owner].stats.wire_bytes += bytes_size(&w->out) - before;
-		w->lane[owner].stats.raw_bytes += n;
-		pthread_mutex_unlock(&w->lock);
-	}
+/* Count what was read, and put it into a frame: packed from the batch, or where it lies. */
+static int frame_data(struct wire *w, unsigned owner, size_t n, bool packing)
+{
+	struct lane *l = &w->lane[owner];
+	size_t before = bytes_size(&w->out);
+	int rc = 0;
+
+	if (packing)
+		rc = send_frame(w, FRAME_DATA, owner, w->batch, n);
+	else
+		mux_data(w->mux, (uint8_t)owner, n, &w->out);
+	pthread_mutex_lock(&w->lock);
+	if (l->credit != UINT64_MAX)
+		l->credit -= l->credit < n ? l->credit : n;
+	l->stats.raw_bytes += n;
+	l->stats.wire_bytes += bytes_size(&w->out) - before;
+	pthread_mutex_unlock(&w->lock);
 	return rc;
 }
 
@@ -200,14 +245,16 @@ static int take_in(struct wire *w, unsigned owner)
 {
 	struct lane *l = &w->lane[owner];
 	size_t most = l->credit < BATCH ? (size_t)l->credit : BATCH;
-	ssize_t n = read(l->fd, w->batch, most);
+	bool packing = w->conf.compress && w->pace.packing;
+	uint8_t *to = packing ? w->batch : mux_room(&w->out, most);
+	ssize_t n = to ? read(l->fd, to, most) : -1;
 
+	if (!to)
+		return -ENOMEM;
 	if (n > 0) {
-		pthread_mutex_lock(&w->lock);
-		if (l->credit != UINT64_MAX)
-			l->credit -= l->credit < (uint64_t)n ? l->credit : (uint64_t)n;
-		pthread_mutex_unlock(&w->lock);
-		return send_frame(w, FRAME_DATA, owner, w->batch, (size_t)n);
+		pace_note(&w->pace, (size_t)n, w->waited);
+		w->waited = false;
+		return frame_data(w, owner, (size_t)n, packing);
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
@@ -286,12 +333,16 @@ static bool members_behind(const struct wire *w)
 static int read_conn(struct wire *w, struct err *err)
 {
 	for (;;) {
+		uint8_t *to;
 		ssize_t n;
 		int rc;
 
 		if (members_behind(w))
 			return 0;
-		n = net_conn_read(w->conn, w->batch, BATCH);
+		to = demux_room(w->demux, BATCH);
+		if (!to)
+			return -ENOMEM;
+		n = net_conn_read(w->conn, to, BATCH);
 		if (n == -EAGAIN)
 			return 0;
 		if (n == 0)
@@ -299,7 +350,7 @@ static int read_conn(struct wire *w, struct err *err)
 		if (n < 0)
 			return err_set(err, (int)n, "read stream: %s", net_conn_why(w->conn));
 		w->heard_us = units_now_us();
-		rc = demux_feed(w->demux, w->batch, (size_t)n, err);
+		rc = demux_feed(w->demux, NULL, (size_t)n, err);
 		if (rc)
 			return rc;
 	}
@@ -343,6 +394,7 @@ static void wait_round(struct wire *w, struct round *r)
 	int timeout = 200;
 
 	r->listening = !members_behind(w);
+	w->waited = w->waited || bytes_size(&w->out) >= OUT_HIGH;
 	r->p[0] = (struct pollfd){.fd = w->wake, .events = POLLIN};
 	r->p[1] = (struct pollfd){.fd = net_conn_fd(w->conn),
 				  .events = net_conn_events(w->conn, r->listening,
@@ -469,6 +521,8 @@ int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire 
 	w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	w->alert = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	w->heard_us = units_now_us();
+	w->pace.trial = true;
+	w->pace.last_us = w->heard_us;
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		w->lane[i].fd = -1;
 	if (!w->mux || !w->demux || !w->batch || w->wake < 0 || w->alert < 0 ||
