@@ -12,6 +12,12 @@
 #include "pair/message.h"
 #include "vm/vm.h"
 
+/*
+ * What QEMU may write before we read it. Little, so that a parked QEMU stands still: with a
+ * whole dirty set in the socket it would look at its log again, find nothing, and stop.
+ */
+#define WRITE_AHEAD (16 << 10)
+
 int qemu_open(struct qemu *q, struct json_object *o, struct err *err)
 {
 	pid_t peer;
@@ -191,10 +197,11 @@ int qemu_quit(struct qemu *q, struct err *err)
 
 int qemu_stream(struct qemu *q, int *stream, struct err *err)
 {
-	int sv[2], rc;
+	int sv[2], ahead = WRITE_AHEAD, rc;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv))
 		return err_sys(err, -errno, "make socket pair");
+	setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &ahead, sizeof(ahead));
 	rc = qmp_send_fd(q->qmp, "cump", sv[1], QEMU_QMP_MS, err);
 	close(sv[1]);
 	if (rc)

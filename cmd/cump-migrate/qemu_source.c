@@ -29,6 +29,8 @@ struct source {
 	uint64_t old_bandwidth, old_downtime; /* restored by resume */
 	bool old_return_path;
 	uint64_t stop_id, stopped_us;
+	void (*on_stop)(void *ctx);
+	void *on_stop_ctx;
 };
 
 static void on_event(void *ctx, const char *name, struct json_object *data, uint64_t when_us)
@@ -36,10 +38,13 @@ static void on_event(void *ctx, const char *name, struct json_object *data, uint
 	struct source *s = ctx;
 
 	(void)data;
-	if (!strcmp(name, "STOP"))
+	if (!strcmp(name, "STOP")) {
 		s->stopped_us = when_us;
-	else if (!strcmp(name, "RESUME"))
+		if (s->on_stop)
+			s->on_stop(s->on_stop_ctx);
+	} else if (!strcmp(name, "RESUME")) {
 		s->stopped_us = 0;
+	}
 }
 
 static bool old_capability(struct qemu *q, const char *name)
@@ -205,12 +210,17 @@ static int source_fd(void *m)
 	return qmp_fd(((struct source *)m)->q.qmp);
 }
 
-static bool source_stopped(void *m)
+static void source_poll(void *m)
+{
+	qmp_poll(((struct source *)m)->q.qmp, 0, NULL); /* a monitor that is gone shows in the next estimate */
+}
+
+static void source_on_stop(void *m, void (*fn)(void *ctx), void *ctx)
 {
 	struct source *s = m;
 
-	qmp_poll(s->q.qmp, 0, NULL); /* a monitor that is gone shows in the next estimate */
-	return s->stopped_us != 0;
+	s->on_stop = fn;
+	s->on_stop_ctx = ctx;
 }
 
 static int source_stop_begin(void *m, struct err *err)
@@ -309,7 +319,8 @@ const struct pair_source_ops qemu_source_ops = {
 	.start = source_start,
 	.estimate = source_estimate,
 	.fd = source_fd,
-	.stopped = source_stopped,
+	.poll = source_poll,
+	.on_stop = source_on_stop,
 	.stop_begin = source_stop_begin,
 	.stop_end = source_stop_end,
 	.finish = source_finish,

@@ -4,6 +4,11 @@
 #include <string.h>
 
 #define WINDOW_US 50000		/* bandwidth is measured over at least so long */
+/*
+ * Into the next pass, but not through it: with no limit a small dirty set would be sent
+ * between two looks, and the hypervisor find nothing more and stop.
+ */
+#define PASS_SLACK (64u << 10)
 #define LAST_BYTES (512u << 10) /* a trickle must not bring a member to the end of its pass */
 #define PAGE_SLACK (64u << 10) /* a parked hypervisor has this much in its socket anyway */
 
@@ -122,14 +127,14 @@ static uint64_t credit_of(struct budget *b, unsigned owner, uint64_t now_us)
 		t->pass_round = 0; /* that pass is over */
 	if (!near_end(t)) {
 		t->parked_us = 0;
-		return t->round ? t->remaining - BUDGET_PARK_BYTES + PAGE_SLACK : BUDGET_NO_LIMIT;
+		return t->round ? t->remaining - BUDGET_PARK_BYTES + PAGE_SLACK : PAGE_SLACK;
 	}
 	if (stale(b, owner, now_us) || (t->rated && t->parked_us && t->remaining < LAST_BYTES &&
 					now_us - t->parked_us > BUDGET_PARK_US))
 		t->pass_round = t->round;
 	if (t->pass_round) {
 		t->parked_us = 0;
-		return BUDGET_NO_LIMIT;
+		return t->remaining + PASS_SLACK;
 	}
 	if (!t->parked_us)
 		t->parked_us = t->trickle_us = now_us;

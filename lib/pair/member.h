@@ -4,7 +4,7 @@
  * A driver ("qemu", "swtpm") is one file with these tables and one row in the command's
  * table; the coordinator knows no hypervisor.
  *
- * estimate, fd and stopped are called only of members that have a stream.
+ * estimate, on_stop, fd and poll are called only of members that have a stream.
  * All functions return 0 or -errno with @err. resume, release and drop may be called in
  * any state and again after a crash; they do what is still to be done.
  */
@@ -48,13 +48,18 @@ struct pair_source_ops {
 	/* Durable form: what open() needs to find it and what resume() must restore. Caller owns. */
 	struct json_object *(*where)(void *m);
 	int (*identify)(void *m, struct pair_identity *id, struct err *err);
+	/*
+	 * Whom to tell when its guest is stopped, by anybody. Called from within any other of
+	 * these functions, perhaps while its hypervisor waits for its stream to be read.
+	 */
+	void (*on_stop)(void *m, void (*fn)(void *ctx), void *ctx);
 	/* Begin pre-copy; *@stream is our end of its stream (caller owns), or -1 if it has none. */
 	int (*start)(void *m, int *stream, struct err *err);
 	int (*estimate)(void *m, struct pair_estimate *e, struct err *err);
 	/* Readable when something happened to it; -1: nothing ever does. */
 	int (*fd)(void *m);
-	/* Has its guest been stopped (by its hypervisor, since start)? Takes in events, does not ask. */
-	bool (*stopped)(void *m);
+	/* Take in what happened to it; asks nothing. */
+	void (*poll)(void *m);
 	/* Stop its guest, in two halves so that both members' stops overlap. *@when_us: CLOCK_REALTIME. */
 	int (*stop_begin)(void *m, struct err *err);
 	int (*stop_end)(void *m, uint64_t *when_us, struct err *err);

@@ -225,7 +225,7 @@ static int listen_streams(struct receive *r, struct err *err)
 			return rc;
 		r->report->member[i].streams = stream >= 0;
 		if (stream >= 0)
-			wire_attach(r->wire, i, stream);
+			wire_attach(r->wire, i, stream, BUDGET_NO_LIMIT);
 	}
 	return 0;
 }

@@ -17,8 +17,18 @@
 #define CONNECT_MS 10000
 #define TELL_MS 5000	 /* for the other end to hear that it is off */
 #define ASK_MS 20000	 /* for it to come back after the decision */
+#define FIRST_CREDIT (4u << 20)
+#define ARRIVE_US 20000	 /* for what is on its way, before the stop */
 #define TICK_MS 4	 /* between two looks at the estimates */
 #define FINISH_TICK_MS 1 /* guests stand still: every millisecond counts */
+
+struct send;
+
+struct stop_watch {
+	struct send *send;
+	unsigned owner;
+	bool stopped;
+};
 
 struct send {
 	const struct pair_send *conf;
@@ -28,6 +38,7 @@ struct send {
 	void *m[PAIR_MEMBERS];
 	bool streams[PAIR_MEMBERS];
 	bool ran[PAIR_MEMBERS]; /* it ran before: it shall run afterwards */
+	struct stop_watch watch[PAIR_MEMBERS];
 	struct budget budget;
 	struct pair_progress progress;
 	char token[33];
@@ -230,19 +241,35 @@ static int journal_state_with_members(struct send *s, const char *state, struct 
 
 /* ---- pre-copy ---- */
 
+/*
+ * A guest was stopped. If it was not us, its hypervisor came to its end by itself and now
+ * sends the rest, deaf to its monitor until that is read: so it must be read, and the
+ * other guest stopped without a question asked.
+ */
+static void on_stop(void *ctx)
+{
+	struct stop_watch *w = ctx;
+
+	w->stopped = true;
+	wire_gate(w->send->wire, w->owner, BUDGET_NO_LIMIT);
+}
+
 static int start(struct send *s, struct err *err)
 {
-	/* The vTPM first: nothing of it depends on the VM. */
-	for (unsigned k = PAIR_MEMBERS; k-- > 0;) {
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		int stream = -1, rc;
 
-		rc = ops(s, k)->start(s->m[k], &stream, err);
+		s->watch[i] = (struct stop_watch){s, i, false};
+		rc = ops(s, i)->start(s->m[i], &stream, err);
 		if (rc)
 			return rc;
-		s->streams[k] = stream >= 0;
-		s->report->member[k].streams = s->streams[k];
-		if (stream >= 0)
-			wire_attach(s->wire, k, stream);
+		s->streams[i] = stream >= 0;
+		s->report->member[i].streams = s->streams[i];
+		if (stream < 0)
+			continue;
+		ops(s, i)->on_stop(s->m[i], on_stop, &s->watch[i]);
+		/* Not far before the first look at both: a small one could be through by then. */
+		wire_attach(s->wire, i, stream, FIRST_CREDIT);
 	}
 	return journal_state_with_members(s, "started", err);
 }
@@ -340,14 +367,12 @@ static void trace_budget(const struct budget *b, const uint64_t credit[PAIR_MEMB
 		  (long long)credit[PAIR_VTPM] >> 10, b->bandwidth / 1e6);
 }
 
-/* One of them came to its end by itself: no question may delay the other's stop. */
 static bool one_stopped(struct send *s)
 {
-	bool any = false;
-
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
-		any = any || (s->streams[i] && ops(s, i)->stopped(s->m[i]));
-	return any;
+		if (s->streams[i] && !s->watch[i].stopped)
+			ops(s, i)->poll(s->m[i]);
+	return s->watch[0].stopped || s->watch[1].stopped;
 }
 
 /* Until the next look, or until something happens to a member or on the wire. */
@@ -370,12 +395,12 @@ static int iterate(struct send *s, struct err *err)
 		bool completed;
 		int rc = cancelled(s, err);
 
+		if (!rc && !one_stopped(s))
+			rc = look(s, &completed, err);
 		if (!rc && one_stopped(s)) {
 			s->report->forced = true;
 			return 0;
 		}
-		if (!rc)
-			rc = look(s, &completed, err);
 		if (rc)
 			return rc;
 		now = units_now_us();
@@ -405,11 +430,31 @@ static int iterate(struct send *s, struct err *err)
 
 /* ---- stop, send the rest ---- */
 
+/*
+ * Let what is on its way arrive first, with both parked: the stops then find processors
+ * that are not busy with our own data.
+ */
+static void let_arrive(struct send *s)
+{
+	uint64_t until = units_now_us() + ARRIVE_US, before, now = raw_bytes(s);
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		if (s->streams[i])
+			wire_gate(s->wire, i, 0);
+	do {
+		before = now;
+		poll(NULL, 0, FINISH_TICK_MS);
+		now = raw_bytes(s);
+	} while (now != before && units_now_us() < until);
+}
+
 static int stop_both(struct send *s, struct err *err)
 {
 	uint64_t when[PAIR_MEMBERS] = {0}, now;
 	int rc = 0, begun = 0;
 
+	if (!s->report->forced)
+		let_arrive(s);
 	now = units_now_us();
 	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++, begun++)
 		rc = ops(s, i)->stop_begin(s->m[i], err);

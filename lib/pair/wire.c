@@ -534,7 +534,7 @@ int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire 
 	return 0;
 }
 
-int wire_attach(struct wire *w, unsigned owner, int fd)
+int wire_attach(struct wire *w, unsigned owner, int fd, uint64_t credit)
 {
 	struct lane *l = &w->lane[owner];
 
@@ -543,7 +543,7 @@ int wire_attach(struct wire *w, unsigned owner, int fd)
 	if (l->fd >= 0)
 		close(l->fd);
 	l->fd = fd;
-	l->credit = UINT64_MAX;
+	l->credit = credit;
 	demux_allow(w->demux, owner, true);
 	pthread_mutex_unlock(&w->lock);
 	ring(w->wake);

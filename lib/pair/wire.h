@@ -32,8 +32,8 @@ struct wire_stats {
 int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire **out,
 	       struct err *err);
 
-/* Give member @owner's socket to the wire (taken over); its credit has no limit. */
-int wire_attach(struct wire *w, unsigned owner, int fd);
+/* Give member @owner's socket to the wire (taken over), with @credit as of wire_gate. */
+int wire_attach(struct wire *w, unsigned owner, int fd, uint64_t credit);
 
 /*
  * How many more bytes of the member's stream may be read. 0 parks it: its hypervisor stalls
