@@ -112,8 +112,9 @@ fuzz: asan-fuzz
 	tests/fuzz/run
 bench: all
 	bench/run
+# DEMO=--swtpm: the other kind of vTPM.
 demo: all
-	tests/lab/demo
+	tests/lab/demo $(DEMO)
 lab: all
 	tests/lab/build
 
@@ -121,6 +122,9 @@ install: all
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(COMPDIR)
 	install -m 755 $(BIN) $(DESTDIR)$(BINDIR)/
 	for t in $(TOOLS); do install -m 644 dist/completion/$$t $(DESTDIR)$(COMPDIR)/$$t || exit 1; done
+	for u in dist/*.service dist/*.socket; do [ ! -e $$u ] || { install -d $(DESTDIR)$(UNITDIR) && \
+		sed 's|@BINDIR@|$(BINDIR)|g' $$u >$(DESTDIR)$(UNITDIR)/$${u##*/} && \
+		chmod 644 $(DESTDIR)$(UNITDIR)/$${u##*/}; } || exit 1; done
 	for m in man/*.[1-8]; do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
 		install -d $$d && install -m 644 $$m $$d/ || exit 1; done
 

@@ -21,7 +21,7 @@ static void say(void *ctx, const char *id, const char *role, const char *outcome
 	if (cump_opts.json) {
 		struct json_object *o = json_object_new_object();
 
-		message_add(o, "schema", "util-vm.cump-migrate.recover.1");
+		message_add(o, "schema", "util-vm/cump-migrate/recover/1");
 		message_add(o, "id", id);
 		message_add(o, "role", role);
 		message_add(o, "outcome", outcome);

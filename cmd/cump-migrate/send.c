@@ -113,7 +113,7 @@ static void print_pair(const struct pair_identity id[PAIR_MEMBERS])
 	if (cump_opts.json) {
 		struct json_object *o = json_object_new_object();
 
-		message_add(o, "schema", "util-vm.cump-migrate.check.1");
+		message_add(o, "schema", "util-vm/cump-migrate/check/1");
 		json_object_object_add(o, "vm", message_from_identity("qemu", &id[PAIR_VM]));
 		json_object_object_add(o, "vtpm", message_from_identity(
 							  id[PAIR_VTPM].uuid[0] ? "qemu" : "swtpm",

@@ -62,7 +62,7 @@ static void print_json(const struct entry *e, bool archived)
 {
 	struct json_object *o = json_object_new_object(), *p = progress_of(e->id);
 
-	message_add(o, "schema", "util-vm.cump-migrate.status.1");
+	message_add(o, "schema", "util-vm/cump-migrate/status/1");
 	message_add(o, "id", e->id);
 	message_add(o, "role", e->role);
 	message_add(o, "vm", message_text(e->first, "vm"));

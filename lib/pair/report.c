@@ -66,7 +66,7 @@ struct json_object *pair_report_json(const struct pair_report *r, enum pair_outc
 	struct json_object *o = json_object_new_object();
 	char when[40];
 
-	message_add(o, "schema", "util-vm.cump-migrate.report.1");
+	message_add(o, "schema", "util-vm/cump-migrate/report/1");
 	message_add(o, "id", r->id);
 	message_add(o, "outcome", outcome_word(outcome));
 	message_add_number(o, "exit", (uint64_t)outcome);
