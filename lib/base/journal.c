@@ -9,17 +9,20 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/units.h"
 
 #define KEEP_DONE 100
 #define JOURNAL_MAX (4u << 20) /* a journal is a few KiB; more is damage */
+#define LOCK_TRIES 100	       /* a millisecond apart: journal_read has it for a moment */
 
 struct journal {
 	int fd;
 	char dir[4096], path[4400];
 	struct json_object *entries;
+	bool torn; /* half a line could not be cut off: what follows would be glued to it */
 };
 
 static int make_dirs(const char *dir, struct err *err)
@@ -100,19 +103,62 @@ static struct json_object *parse_lines(char *text, size_t *whole)
 	return all;
 }
 
-static int load(struct journal *j, struct err *err)
+/*
+ * What a crash leaves of the last append: no end of line, or zeros where its blocks were not
+ * written. Anything else is damage, and behind it may stand a "go".
+ */
+static bool torn(const char *rest, size_t n)
 {
-	size_t size = 0, whole;
-	char *text = read_all(j->fd, &size, err);
+	const char *end = memchr(rest, '\n', n);
+
+	return !end || (end == rest + n - 1 && memchr(rest, '\0', n));
+}
+
+/* The entries, or NULL with @err; *@whole as parse_lines has it. */
+static struct json_object *entries_of(const char *path, int fd, size_t *size, size_t *whole,
+				      struct err *err)
+{
+	char *text = read_all(fd, size, err), *copy;
+	struct json_object *all = NULL;
 
 	if (!text)
-		return -EIO;
-	j->entries = parse_lines(text, &whole);
+		return NULL;
+	copy = strdup(text);
+	if (copy)
+		all = parse_lines(copy, whole);
+	free(copy);
+	if (all && !torn(text + *whole, *size - *whole)) {
+		json_object_put(all);
+		all = NULL;
+		err_set(err, -EBADMSG, "read %s: damaged after %zu bytes", path, *whole);
+	}
 	free(text);
+	return all;
+}
+
+static int load(struct journal *j, struct err *err)
+{
+	struct err why = {0};
+	size_t size = 0, whole = 0;
+
+	j->entries = entries_of(j->path, j->fd, &size, &whole, &why);
+	if (!j->entries)
+		return err_set(err, why.code ? why.code : -ENOMEM, "%s",
+			       why.code ? why.text : "read journal: out of memory");
 	/* A torn line was never promised: cut it off, or the next one would be glued to it. */
 	if (whole != size && ftruncate(j->fd, (off_t)whole))
 		return err_sys(err, -errno, "mend %s", j->path);
 	return 0;
+}
+
+static int lock(int fd)
+{
+	static const struct timespec pause = {0, 1000000};
+	int rc;
+
+	for (int tries = 0; (rc = flock(fd, LOCK_EX | LOCK_NB)) && tries < LOCK_TRIES; tries++)
+		nanosleep(&pause, NULL);
+	return rc;
 }
 
 int journal_open(const char *dir, const char *name, bool create, struct journal **out,
@@ -133,7 +179,7 @@ int journal_open(const char *dir, const char *name, bool create, struct journal 
 		rc = err_sys(err, -errno, "open journal %s", j->path);
 		goto fail;
 	}
-	if (flock(j->fd, LOCK_EX | LOCK_NB)) {
+	if (lock(j->fd)) {
 		rc = err_set(err, -EBUSY, "open journal %s: a live process holds it", j->path);
 		goto fail;
 	}
@@ -180,6 +226,8 @@ int journal_append(struct journal *j, const char *state, struct json_object *ent
 	n = asprintf(&whole, "%s\n", text);
 	if (n < 0)
 		rc = err_set(err, -ENOMEM, "write %s: out of memory", j->path);
+	else if (j->torn)
+		rc = err_set(err, -EIO, "write %s: an earlier line is torn", j->path);
 	else if (write_line(j->fd, whole, (size_t)n))
 		rc = err_sys(err, -errno, "write %s", j->path);
 	free(whole);
@@ -189,7 +237,7 @@ int journal_append(struct journal *j, const char *state, struct json_object *ent
 	}
 	json_object_put(line);
 	if (ftruncate(j->fd, before)) /* half a line must not stay; load() would cut it off too */
-		err_prefix(err, "cut back %s", j->path);
+		j->torn = true;
 	return rc;
 }
 
@@ -286,9 +334,8 @@ void journal_close(struct journal *j)
 
 struct json_object *journal_read(const char *path, bool *live, struct err *err)
 {
-	struct json_object *all = NULL;
+	struct json_object *all;
 	size_t size, whole;
-	char *text;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0) {
@@ -296,10 +343,8 @@ struct json_object *journal_read(const char *path, bool *live, struct err *err)
 		return NULL;
 	}
 	*live = flock(fd, LOCK_SH | LOCK_NB) != 0;
-	text = read_all(fd, &size, err);
-	if (text)
-		all = parse_lines(text, &whole);
-	free(text);
+	flock(fd, LOCK_UN); /* at once: journal_open may come */
+	all = entries_of(path, fd, &size, &whole, err);
 	close(fd);
 	return all;
 }

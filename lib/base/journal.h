@@ -17,7 +17,7 @@ struct journal;
 
 /*
  * Open DIR/NAME for appending, made (with DIR, mode 0700) if @create. -EEXIST: there
- * already, -ENOENT, -EBUSY: a live process holds it.
+ * already, -ENOENT, -EBUSY: a live process holds it, -EBADMSG: damaged (left as it is).
  */
 int journal_open(const char *dir, const char *name, bool create, struct journal **out,
 		 struct err *err);
@@ -40,7 +40,8 @@ void journal_close(struct journal *j); /* NULL is fine; the file stays */
 
 /*
  * Read without locking: entries as an array the caller owns, or NULL with @err. A torn
- * last line (the crash came before the promise) is left out. *@live: a process holds it.
+ * last line (the crash came before the promise) is left out; other damage is -EBADMSG. *@live: a
+ * process holds it.
  */
 struct json_object *journal_read(const char *path, bool *live, struct err *err);
 

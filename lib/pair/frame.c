@@ -26,7 +26,7 @@ uint8_t *bytes_reserve(struct bytes *b, size_t n)
 		b->end -= b->begin;
 		b->begin = 0;
 	}
-	if (b->room - b->end < n) {
+	if (!b->data || b->room - b->end < n) {
 		size_t room = b->room ? b->room : 4096;
 		uint8_t *data;
 
@@ -165,7 +165,7 @@ struct demux {
 	void *ctx;
 	ZSTD_DCtx *zstd;
 	struct bytes in;
-	uint8_t *raw; /* FRAME_MAX bytes */
+	uint8_t *raw; /* FRAME_MAX bytes, and one to see that there are no more */
 	uint64_t sequence;
 	bool allowed[PAIR_MEMBERS], ended[PAIR_MEMBERS];
 };
@@ -178,7 +178,7 @@ struct demux *demux_new(const struct demux_events *events, void *ctx)
 		return NULL;
 	d->events = events;
 	d->ctx = ctx;
-	d->raw = malloc(FRAME_MAX);
+	d->raw = malloc(FRAME_MAX + 1);
 	d->zstd = ZSTD_createDCtx();
 	if (!d->raw || !d->zstd) {
 		demux_free(d);
@@ -243,12 +243,15 @@ static int check_header(struct demux *d, struct frame_header *h, struct err *err
 	return check_owner(d, h, err);
 }
 
-/* Unpack to exactly raw_length bytes, no more, no less. */
+/*
+ * Unpack to exactly raw_length bytes, no more, no less. One byte more is offered: what zstd
+ * has no room for it would keep, and hand out at the head of the next frame.
+ */
 static int unpack(struct demux *d, const uint8_t *data, const struct frame_header *h,
 		  struct err *err)
 {
 	ZSTD_inBuffer in = {data, h->length, 0};
-	ZSTD_outBuffer out = {d->raw, h->raw_length, 0};
+	ZSTD_outBuffer out = {d->raw, (size_t)h->raw_length + 1, 0};
 
 	for (;;) {
 		size_t before = in.pos + out.pos;
@@ -259,7 +262,7 @@ static int unpack(struct demux *d, const uint8_t *data, const struct frame_heade
 		if (in.pos + out.pos == before)
 			break;
 	}
-	if (in.pos != in.size || out.pos != out.size)
+	if (in.pos != in.size || out.pos != h->raw_length)
 		return err_set(err, -EBADMSG, "unpack stream: length does not agree");
 	return 0;
 }
