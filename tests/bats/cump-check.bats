@@ -71,7 +71,7 @@ refused() {
 		assert_line --index 2 --regexp '^bound by '
 		run -0 --separate-stderr cump-migrate check --json "${pair[@]}"
 		run -0 jq -er '.schema, .vm.uuid' <<<"$output"
-		assert_output "util-vm.cump-migrate.check.1
+		assert_output "util-vm/cump-migrate/check/1
 $vm_uuid"
 	done
 }
@@ -200,7 +200,7 @@ $vm_uuid"
 	refused 3 '.*certificate'
 	secure=(--tls "$keys/source" --peer-name elsewhere)
 	refused 3 '.*(name|certificate)'
-	secure=(--tls "$keys/source" --peer-name destination)
+	secure=(--tls "$keys/source" --peer-name dest)
 	still_serves
 }
 
