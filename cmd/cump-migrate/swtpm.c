@@ -196,6 +196,18 @@ static int end_and_destroy(struct swtpm *t, struct json_object **receipt, struct
 	return rc;
 }
 
+/* Encrypted at rest (--key), the same state makes other bytes each time. */
+static int swtpm_digest(void *m, char hex[65], struct err *err)
+{
+	struct swtpm *t = m;
+	char key[512];
+
+	(void)err;
+	if (vm_cmdline_option(t->process.pid, "key", 0, key, sizeof(key)) != -ENOENT)
+		return -ENODATA;
+	return tpmstate_digest(t->state, hex);
+}
+
 /* ---- source ---- */
 
 static int source_open(struct json_object *where, void **m, struct err *err)
@@ -288,6 +300,7 @@ const struct pair_source_ops swtpm_source_ops = {
 	.stop_end = source_stop_end,
 	.finish = source_finish,
 	.resume = source_resume,
+	.digest = swtpm_digest,
 	.release = source_release,
 	.runs = swtpm_alive,
 	.close = swtpm_close,
@@ -385,6 +398,7 @@ const struct pair_sink_ops swtpm_sink_ops = {
 	.identify = swtpm_identify,
 	.receive = sink_receive,
 	.ready = sink_ready,
+	.digest = swtpm_digest,
 	.go = sink_go,
 	.drop = sink_drop,
 	.alive = swtpm_alive,

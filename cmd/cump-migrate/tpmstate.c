@@ -57,6 +57,25 @@ static int digest(int fd, char hex[65])
 	return ok ? 0 : -EIO;
 }
 
+int tpmstate_digest(const char *dir, char hex[65])
+{
+	static const char *const names[] = {"tpm2-00.permall", "tpm-00.permall"};
+
+	for (size_t i = 0; i < 2; i++) {
+		char path[4200];
+		int fd, rc;
+
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		rc = digest(fd, hex);
+		close(fd);
+		return rc;
+	}
+	return -ENODATA;
+}
+
 static int overwrite(int fd, off_t size)
 {
 	static const char zeros[16384];

@@ -10,6 +10,9 @@
 
 uint64_t tpmstate_bytes(const char *dir); /* of the TPM's files in @dir */
 
+/* SHA-256 of the permanent state (tpm2-00.permall or tpm-00.permall) as hex. -ENODATA: none. */
+int tpmstate_digest(const char *dir, char hex[65]);
+
 /*
  * Overwrite with zeros, sync and unlink every TPM state file in @dir (tpm-00.*, tpm2-00.*).
  * Appends {file, bytes, sha256} of what each held to @files (array). On copy-on-write and

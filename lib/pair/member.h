@@ -67,6 +67,11 @@ struct pair_source_ops {
 	int (*finish)(void *m, struct err *err);
 	/* Its guest runs here again as it did before. */
 	int (*resume)(void *m, struct err *err);
+	/*
+	 * SHA-256 of its durable state while it stands still, as hex; the destination's must be
+	 * the same. NULL: the kind has none; -ENODATA: not comparable (encrypted at rest).
+	 */
+	int (*digest)(void *m, char hex[65], struct err *err);
 	/* The pair runs elsewhere: end this copy, destroy its state. *@receipt (caller owns) says what. */
 	int (*release)(void *m, struct json_object **receipt, struct err *err);
 	bool (*runs)(void *m); /* does its guest run here now? */
@@ -84,6 +89,7 @@ struct pair_sink_ops {
 	int (*receive)(void *m, int *stream, struct err *err);
 	/* 1: all of it is here, paused; 0: not yet; -errno: it failed or died. */
 	int (*ready)(void *m, struct err *err);
+	int (*digest)(void *m, char hex[65], struct err *err); /* as at the source; NULL: none */
 	int (*go)(void *m, struct err *err);
 	/* End it and destroy what it left. */
 	int (*drop)(void *m, struct json_object **receipt, struct err *err);

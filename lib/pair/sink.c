@@ -28,6 +28,7 @@ struct receive {
 	struct pair_identity want[PAIR_MEMBERS]; /* as announced by the source */
 	char kind[PAIR_MEMBERS][16];
 	char token[65], nonce[65];
+	char digest[PAIR_MEMBERS][65]; /* of the source's durable state; "" none */
 	const char *handed;
 	bool dry_run;
 };
@@ -266,6 +267,9 @@ static int take_data(struct receive *r, struct err *err)
 		int rc = message_expect(r->wire, "streamed", TICK_MS, &m, NULL, err);
 
 		if (!rc) {
+			for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+				snprintf(r->digest[i], sizeof(r->digest[i]), "%s",
+					 message_text(m, i ? "vtpm_digest" : "vm_digest"));
 			json_object_put(m);
 			return 0;
 		}
@@ -298,6 +302,24 @@ static int await_ready(struct receive *r, struct err *err)
 			return rc ? rc : err_set(err, -EPROTO, "read message: none was due");
 		*err = none;
 	}
+}
+
+/* A TPM that came up with anything but the state that was sent must never start. */
+static int check_digests(struct receive *r, struct err *err)
+{
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		const struct pair_sink_ops *o = r->s.driver[i]->sink;
+		char hex[65];
+
+		if (!r->digest[i][0] || !o->digest || o->digest(r->s.m[i], hex, NULL))
+			continue;
+		if (strcmp(hex, r->digest[i]) != 0)
+			return err_set(err, -EBADMSG, "receive pair: the %s's state here is not the "
+				       "source's (%.8s… for %.8s…)", i ? "vTPM" : "VM", hex,
+				       r->digest[i]);
+		log_verbose("state of the %s is the source's: %s", i ? "vTPM" : "VM", hex);
+	}
+	return 0;
 }
 
 /* ---- outcomes ---- */
@@ -427,6 +449,8 @@ static enum pair_outcome receive_pair(struct receive *r, struct err *err)
 	rc = take_data(r, err);
 	if (!rc)
 		rc = await_ready(r, err);
+	if (!rc)
+		rc = check_digests(r, err);
 	count(r);
 	if (rc)
 		return give_up(r, rc, err);

@@ -502,9 +502,14 @@ static int send_rest(struct send *s, struct err *err)
 
 static int promised(struct send *s, struct err *err)
 {
-	struct json_object *m;
-	int rc = wire_send(s->wire, message_new("streamed"), err);
+	struct json_object *m = message_new("streamed");
+	char hex[65];
+	int rc;
 
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		if (ops(s, i)->digest && !ops(s, i)->digest(s->m[i], hex, err))
+			message_add(m, i ? "vtpm_digest" : "vm_digest", hex);
+	rc = wire_send(s->wire, m, err);
 	if (!rc)
 		rc = message_expect(s->wire, "prepared", (int)(s->conf->limits.rendezvous_us / 1000),
 				    &m, NULL, err);
