@@ -31,18 +31,29 @@ static const struct {
 	unsigned member;
 } sections[] = {{"vm", PAIR_VM}, {"vtpm", PAIR_VTPM}};
 
+/*
+ * The name is the source's word. Within a word of a command it could still begin another
+ * option's argument or leave a folder: such names do not stand for ${name}.
+ */
+static bool plain_name(const char *name)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+@ ";
+
+	return *name && *name != '-' && *name != '.' && strspn(name, plain) == strlen(name);
+}
+
 static const char *variable(const struct parse *p, const char *name, size_t n)
 {
 	if (n == 3 && !strncmp(name, "dir", n))
 		return p->dir;
 	if (n == 4 && !strncmp(name, "uuid", n))
 		return p->vm->uuid;
-	if (n == 4 && !strncmp(name, "name", n))
+	if (n == 4 && !strncmp(name, "name", n) && plain_name(p->vm->name))
 		return p->vm->name;
 	return NULL;
 }
 
-/* ${…} replaced; NULL if one is unknown or it grows too long. Caller frees. */
+/* ${…} replaced; NULL if one is unknown or has no fit value. Caller frees. */
 static char *expand(const struct parse *p, const char *text)
 {
 	char *out = NULL;
@@ -141,6 +152,12 @@ static int set_pair(struct parse *p, const char *key, const char *value)
 	return 0;
 }
 
+static int unknown_variable(const struct parse *p, const char *section, const char *key)
+{
+	return err_set(p->err, -EINVAL, "read %s: [%s] %s: unknown ${…} (dir, uuid, name), or the "
+		       "VM's name is too odd to stand for ${name}", p->name, section, key);
+}
+
 /* libinih's callback: 1 goes on, 0 is an error. */
 static int on_entry(void *ctx, const char *section, const char *key, const char *value)
 {
@@ -149,11 +166,11 @@ static int on_entry(void *ctx, const char *section, const char *key, const char 
 
 	if (p->rc)
 		return 0; /* the first error is the one to tell */
-	full = expand(p, value);
+	/* A command is split first, so that no value can bring in words of its own. */
+	full = strcmp(key, "command") != 0 ? expand(p, value) : strdup(value);
 	p->rc = -EINVAL;
 	if (!full)
-		err_set(p->err, -EINVAL, "read %s: [%s] %s: unknown ${…} (dir, uuid, name)", p->name,
-			section, key);
+		unknown_variable(p, section, key);
 	else if (!strcmp(section, "pair"))
 		p->rc = set_pair(p, key, full);
 	else if (!strcmp(section, "vm") || !strcmp(section, "vtpm"))
@@ -163,6 +180,20 @@ static int on_entry(void *ctx, const char *section, const char *key, const char 
 			section);
 	free(full);
 	return p->rc == 0;
+}
+
+static int expand_words(const struct parse *p, const char *section, struct json_object *words)
+{
+	for (size_t i = 0; i < json_object_array_length(words); i++) {
+		const char *word = json_object_get_string(json_object_array_get_idx(words, i));
+		char *full = expand(p, word);
+
+		if (!full)
+			return unknown_variable(p, section, "command");
+		json_object_array_put_idx(words, i, json_object_new_string(full));
+		free(full);
+	}
+	return 0;
 }
 
 /* A member with a monitor is a QEMU, one with a control socket a swtpm. */
@@ -178,7 +209,8 @@ static int choose_drivers(struct parse *p)
 		if (rc || !json_object_array_length(words))
 			return err_set(p->err, -EINVAL, "read %s: [%s] command: %s", p->name,
 				       sections[i].name, rc ? "a quote is open" : "it is missing");
-
+		if (expand_words(p, sections[i].name, words))
+			return -EINVAL;
 		if (!swtpm && !message_text(o, "qmp")[0])
 			return err_set(p->err, -EINVAL, "read %s: [%s]: %s is missing", p->name,
 				       sections[i].name, i ? "qmp or ctrl" : "qmp");
