@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/exit.h"
 #include "base/log.h"
@@ -8,10 +9,21 @@
 #include "drivers.h"
 #include "pair/message.h"
 
+/* The figures that a killed process left for `status`. */
+static void forget_progress(const char *id)
+{
+	char path[4300];
+
+	snprintf(path, sizeof(path), "%s/%s.status", cump_state_dir(), id);
+	unlink(path);
+}
+
 static void say(void *ctx, const char *id, const char *role, const char *outcome,
 		const char *detail)
 {
 	(void)ctx;
+	if (!cump_opts.dry_run && strcmp(outcome, "under way") != 0)
+		forget_progress(id);
 	if (cump_opts.json) {
 		struct json_object *o = json_object_new_object();
 
