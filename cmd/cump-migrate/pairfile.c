@@ -154,11 +154,8 @@ static int set_pair(struct parse *p, const char *key, const char *value)
 
 static int unknown_variable(const struct parse *p, const char *section, const char *key)
 {
-	if (!plain_name(p->vm->name))
-		return err_set(p->err, -EINVAL, "read %s: [%s] %s: unknown ${…} (dir, uuid), and the VM's "
-			       "name does not do for ${name}", p->name, section, key);
-	return err_set(p->err, -EINVAL, "read %s: [%s] %s: unknown ${…} (dir, uuid, name)", p->name,
-		       section, key);
+	return err_set(p->err, -EINVAL, "read %s: [%s] %s: unknown ${…} (dir, uuid, name), or the "
+		       "VM's name is too odd to stand for ${name}", p->name, section, key);
 }
 
 /* libinih's callback: 1 goes on, 0 is an error. */

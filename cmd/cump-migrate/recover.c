@@ -9,15 +9,21 @@
 #include "drivers.h"
 #include "pair/message.h"
 
-static void say(void *ctx, const char *id, const char *role, const char *outcome,
-		const char *detail)
+/* The figures that a killed process left for `status`. */
+static void forget_progress(const char *id)
 {
 	char path[4300];
 
-	(void)ctx;
 	snprintf(path, sizeof(path), "%s/%s.status", cump_state_dir(), id);
+	unlink(path);
+}
+
+static void say(void *ctx, const char *id, const char *role, const char *outcome,
+		const char *detail)
+{
+	(void)ctx;
 	if (!cump_opts.dry_run && strcmp(outcome, "under way") != 0)
-		unlink(path); /* figures of a sender that was killed */
+		forget_progress(id);
 	if (cump_opts.json) {
 		struct json_object *o = json_object_new_object();
 

@@ -43,11 +43,14 @@ static int read_entry(const char *path, struct entry *e)
 	return 0;
 }
 
-static struct json_object *progress_of(const char *id)
+/* What a process that is at it wrote last; one that was killed left figures that tell nothing. */
+static struct json_object *progress_of(const struct entry *e)
 {
 	char path[4300];
 
-	snprintf(path, sizeof(path), "%s/%s.status", cump_state_dir(), id);
+	if (!e->live)
+		return NULL;
+	snprintf(path, sizeof(path), "%s/%s.status", cump_state_dir(), e->id);
 	return json_object_from_file(path);
 }
 
@@ -60,7 +63,7 @@ static const char *condition(const struct entry *e, bool archived)
 
 static void print_json(const struct entry *e, bool archived)
 {
-	struct json_object *o = json_object_new_object(), *p = progress_of(e->id);
+	struct json_object *o = json_object_new_object(), *p = progress_of(e);
 
 	message_add(o, "schema", "util-vm/cump-migrate/status/1");
 	message_add(o, "id", e->id);
@@ -78,7 +81,7 @@ static void print_json(const struct entry *e, bool archived)
 
 static void print_text(const struct entry *e, bool archived)
 {
-	struct json_object *p = progress_of(e->id), *m;
+	struct json_object *p = progress_of(e), *m;
 
 	printf("%s %-6s %-10s %-13s %s + %s since %s\n", e->id, e->role, e->state,
 	       condition(e, archived), message_text(e->first, "vm"), message_text(e->first, "vtpm"),
