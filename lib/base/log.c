@@ -24,13 +24,17 @@ enum log_level log_level(void)
 static void __attribute__((format(printf, 2, 0))) say(const char *mark, const char *fmt, va_list ap)
 {
 	char line[1024];
-	int n;
+	int n, text;
 
 	n = snprintf(line, sizeof(line), "%s%s: %s", isatty(STDERR_FILENO) ? "\r\033[K" : "",
 		     tool_name, mark);
+	text = n;
 	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
 	if (n > (int)sizeof(line) - 2)
 		n = (int)sizeof(line) - 2;
+	for (char *p = line + text; p < line + n; p++) /* words of a peer move no cursor */
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
 	line[n++] = '\n';
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		return; /* nobody is left to tell */
