@@ -82,8 +82,22 @@ static char *expand(const struct parse *p, const char *text)
 	return out;
 }
 
-/* Words as a shell splits them: blanks, '…', "…", backslash; nothing is expanded. -EINVAL. */
-static int split(const char *text, struct json_object *words)
+static int add_word(const struct parse *p, const char *word, struct json_object *words)
+{
+	char *full = expand(p, word);
+
+	if (!full)
+		return -EINVAL;
+	json_object_array_add(words, json_object_new_string(full));
+	free(full);
+	return 0;
+}
+
+/*
+ * Words as a shell splits them: blanks, '…', "…", backslash. ${…} is replaced within words: the
+ * source chose the name, and must not add options to a command of ours. -EINVAL.
+ */
+static int split(const struct parse *p, const char *text, struct json_object *words)
 {
 	char *word = malloc(strlen(text) + 1);
 	int rc = 0;
@@ -108,7 +122,7 @@ static int split(const char *text, struct json_object *words)
 		if (quote)
 			rc = -EINVAL;
 		else if (any)
-			json_object_array_add(words, json_object_new_string(word));
+			rc = add_word(p, word, words);
 	}
 	free(word);
 	return rc;
@@ -144,7 +158,7 @@ static int set_pair(struct parse *p, const char *key, const char *value)
 	if (!i && strcmp(key, "vm-uuid") != 0)
 		return err_set(p->err, -EINVAL, "read %s: [pair] %s: no such key (vm-uuid, vtpm-uuid)",
 			       p->name, key);
-	if (strlen(value) != 36)
+	if (strlen(value) != 36 || strspn(value, "0123456789abcdefABCDEF-") != 36)
 		return err_set(p->err, -EINVAL, "read %s: [pair] %s: not a uuid", p->name, key);
 	for (unsigned k = 0; k <= 36; k++)
 		p->place->uuid[i][k] = value[k] >= 'A' && value[k] <= 'Z' ? (char)(value[k] | 32)
@@ -174,7 +188,8 @@ static int on_entry(void *ctx, const char *section, const char *key, const char 
 	else if (!strcmp(section, "pair"))
 		p->rc = set_pair(p, key, full);
 	else if (!strcmp(section, "vm") || !strcmp(section, "vtpm"))
-		p->rc = set_member(p, !strcmp(section, "vtpm"), key, full);
+		p->rc = set_member(p, !strcmp(section, "vtpm"), key,
+				   !strcmp(key, "command") ? value : full);
 	else
 		err_set(p->err, -EINVAL, "read %s: [%s]: no such section (pair, vm, vtpm)", p->name,
 			section);
@@ -203,7 +218,7 @@ static int choose_drivers(struct parse *p)
 		struct json_object *o = p->place->place[i];
 		bool swtpm = message_text(o, "ctrl")[0] && i == PAIR_VTPM;
 		struct json_object *words = json_object_new_array();
-		int rc = split(message_text(o, "command"), words);
+		int rc = split(p, message_text(o, "command"), words);
 
 		json_object_object_add(o, "command", words);
 		if (rc || !json_object_array_length(words))
@@ -278,8 +293,11 @@ char *pairfile_read(const char *path, struct err *err)
 	} else {
 		text = calloc(1, (size_t)st.st_size + 1);
 		n = text ? read(fd, text, (size_t)st.st_size) : -1;
-		if (n != st.st_size) {
-			err_sys(err, -EIO, "read %s", path);
+		if (n != st.st_size || strlen(text) != (size_t)n) {
+			if (n != st.st_size)
+				err_sys(err, -EIO, "read %s", path);
+			else
+				err_set(err, -EINVAL, "read %s: not a text", path);
 			free(text);
 			text = NULL;
 		}

@@ -5,6 +5,21 @@
 #include <stdio.h>
 #include <string.h>
 
+/*
+ * By way of a buffer, since an argument may be err->text itself. What a peer or a guest put into
+ * it may not move a reader's cursor.
+ */
+static void __attribute__((format(printf, 2, 0))) say(struct err *err, const char *fmt, va_list ap)
+{
+	char text[sizeof(err->text)];
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	for (char *p = text; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+	memcpy(err->text, text, strlen(text) + 1);
+}
+
 int err_set(struct err *err, int code, const char *fmt, ...)
 {
 	va_list ap;
@@ -13,7 +28,7 @@ int err_set(struct err *err, int code, const char *fmt, ...)
 		return code;
 	err->code = code;
 	va_start(ap, fmt);
-	vsnprintf(err->text, sizeof(err->text), fmt, ap);
+	say(err, fmt, ap);
 	va_end(ap);
 	return code;
 }
@@ -27,7 +42,7 @@ int err_sys(struct err *err, int code, const char *fmt, ...)
 		return code;
 	err->code = code;
 	va_start(ap, fmt);
-	vsnprintf(err->text, sizeof(err->text), fmt, ap);
+	say(err, fmt, ap);
 	va_end(ap);
 	n = strlen(err->text);
 	snprintf(err->text + n, sizeof(err->text) - n, ": %s", strerror(-code));
@@ -44,7 +59,7 @@ int err_prefix(struct err *err, const char *fmt, ...)
 		return 0;
 	memcpy(old, err->text, sizeof(old));
 	va_start(ap, fmt);
-	vsnprintf(err->text, sizeof(err->text), fmt, ap);
+	say(err, fmt, ap);
 	va_end(ap);
 	n = strlen(err->text);
 	snprintf(err->text + n, sizeof(err->text) - n, ": %s", old);

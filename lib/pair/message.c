@@ -59,9 +59,15 @@ struct json_object *message_from_identity(const char *kind, const struct pair_id
 
 static bool uuid_like(const char *s)
 {
-	size_t n = strlen(s);
+	if (!*s)
+		return true;
+	for (unsigned i = 0; i < 36; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
 
-	return !n || (n == 36 && strspn(s, "0123456789abcdef-") == 36);
+		if (!s[i] || !strchr(dash ? "-" : "0123456789abcdef", s[i]))
+			return false;
+	}
+	return !s[36];
 }
 
 static bool copy(char *to, size_t size, const char *from)

@@ -48,12 +48,26 @@ static void too_long_is_cut(void **state)
 	assert_int_equal(err.code, -EIO);
 }
 
+/* The text itself as an argument, and what a peer had put into it. */
+static void own_text_and_a_peers(void **state)
+{
+	struct err err = {0};
+
+	(void)state;
+	err_set(&err, -1, "cut");
+	err_set(&err, -2, "move vm: gave up (%s)", err.text);
+	assert_string_equal(err.text, "move vm: gave up (cut)");
+	err_set(&err, -2, "the other end: %s", "a\033[2J\r\nb\177");
+	assert_string_equal(err.text, "the other end: a?[2J??b?");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(words_and_code),
 		cmocka_unit_test(nobody_cares),
 		cmocka_unit_test(too_long_is_cut),
+		cmocka_unit_test(own_text_and_a_peers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
