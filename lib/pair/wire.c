@@ -7,9 +7,13 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <linux/sockios.h>
 
 #include "base/log.h"
 #include "base/units.h"
@@ -17,9 +21,10 @@
 #define BATCH (128u << 10)	     /* one read of a member's stream */
 #define OUT_HIGH (512u << 10)	     /* stop taking in while so much waits for the connection */
 #define IN_HIGH (1u << 20)	     /* stop reading the connection while a member is so far behind */
-#define TRIAL_US 40000		     /* of sending, to know how fast a way is */
-#define KEEP_US 1000000		     /* then the other way is tried again */
-#define IDLE_US 3000
+#define UNSENT_LOW (256 << 10)	     /* bytes that TCP holds beyond what is on its way */
+#define WINDOW_US 20000		     /* of more waiting than the link takes, to know its width */
+#define FORGET_US 1000000	     /* then it is tried without packing again */
+#define PACK_GAIN 1.3		     /* packing must be so much faster than the link */
 #define MESSAGE_MAX (256u << 10)
 #define QUEUE_MAX 64
 #define PING_EVERY_US 1000000
@@ -39,11 +44,11 @@ struct queue {
 	unsigned head, n;
 };
 
-/* How fast the two ways of sending are: [0] as it is, [1] packed. */
 struct pace {
-	bool packing, trial;
-	uint64_t last_us, bytes[2], us[2];
-	double rate[2]; /* bytes/us */
+	bool packing;
+	double link_rate, pack_rate;  /* bytes/us: of the link; of members' bytes packed */
+	uint64_t since_us, taken;     /* of the measurement under way */
+	uint64_t seen_us;	      /* when the link was last seen to be narrow */
 };
 
 struct wire {
@@ -55,7 +60,7 @@ struct wire {
 	uint8_t *batch;
 	uint64_t heard_us, pinged_us;
 	struct pace pace;
-	bool waited; /* members had to wait for the connection */
+	uint64_t sent; /* bytes given to the connection */
 
 	pthread_t thread;
 	pthread_mutex_t lock; /* over what follows and the lanes' flags and counters */
@@ -190,29 +195,38 @@ static void lane_deaf(struct wire *w, struct lane *l)
 
 /*
  * Packed or as it is, whichever moves more of the members' bytes a second: packing wins on
- * a narrow link, and costs the guests' own processor time on a wide one. Both are tried in
- * turn, the better one is kept, and the other is tried again now and then.
+ * a narrow link, and costs the guests' own processor time on a wide one. How wide it is
+ * shows while more waits than it takes; how fast we pack shows in the packing.
  */
-static void pace_note(struct pace *p, size_t n, bool waited)
+static void look_at_link(struct wire *w)
 {
-	uint64_t now = units_now_us(), took = now - p->last_us;
+	struct pace *p = &w->pace;
+	uint64_t now = units_now_us(), taken;
+	int queued = 0;
 
-	p->last_us = now;
-	if (took > IDLE_US && !waited)
-		return; /* there was nothing to send: says nothing of the link */
-	p->bytes[p->packing] += n;
-	p->us[p->packing] += took;
-	if (p->us[p->packing] < (p->trial ? TRIAL_US : KEEP_US))
+	if (!w->conf.compress || ioctl(net_conn_fd(w->conn), SIOCOUTQ, &queued))
 		return;
-	p->rate[p->packing] = (double)p->bytes[p->packing] / (double)p->us[p->packing];
-	p->bytes[p->packing] = p->us[p->packing] = 0;
-	if (p->trial && p->rate[0] > 0 && p->rate[1] > 0) {
-		p->packing = p->rate[1] > p->rate[0];
-		p->trial = false;
-	} else {
-		p->packing = !p->packing;
-		p->trial = true;
+	taken = w->sent - (uint64_t)queued;
+	if (!bytes_size(&w->out)) { /* it takes what we give it: nothing to learn of it */
+		p->since_us = now;
+		p->taken = taken;
+		if (now - p->seen_us > FORGET_US)
+			p->packing = false;
+		return;
 	}
+	if (now - p->since_us < WINDOW_US)
+		return;
+	p->link_rate = (double)(taken - p->taken) / (double)(now - p->since_us);
+	p->packing = p->pack_rate <= 0 || p->pack_rate > p->link_rate * PACK_GAIN;
+	p->since_us = p->seen_us = now;
+	p->taken = taken;
+}
+
+static void note_packing(struct pace *p, size_t n, uint64_t took_us)
+{
+	double rate = (double)n / (double)(took_us ? took_us : 1);
+
+	p->pack_rate = p->pack_rate > 0 ? p->pack_rate + (rate - p->pack_rate) / 8 : rate;
 }
 
 static int send_frame(struct wire *w, enum frame_type type, unsigned owner, const void *data,
@@ -226,12 +240,15 @@ static int frame_data(struct wire *w, unsigned owner, size_t n, bool packing)
 {
 	struct lane *l = &w->lane[owner];
 	size_t before = bytes_size(&w->out);
+	uint64_t begun = packing ? units_now_us() : 0;
 	int rc = 0;
 
-	if (packing)
+	if (packing) {
 		rc = send_frame(w, FRAME_DATA, owner, w->batch, n);
-	else
+		note_packing(&w->pace, n, units_now_us() - begun);
+	} else {
 		mux_data(w->mux, (uint8_t)owner, n, &w->out);
+	}
 	pthread_mutex_lock(&w->lock);
 	if (l->credit != UINT64_MAX)
 		l->credit -= l->credit < n ? l->credit : n;
@@ -245,15 +262,13 @@ static int take_in(struct wire *w, unsigned owner)
 {
 	struct lane *l = &w->lane[owner];
 	size_t most = l->credit < BATCH ? (size_t)l->credit : BATCH;
-	bool packing = w->conf.compress && w->pace.packing;
+	bool packing = w->pace.packing;
 	uint8_t *to = packing ? w->batch : mux_room(&w->out, most);
 	ssize_t n = to ? read(l->fd, to, most) : -1;
 
 	if (!to)
 		return -ENOMEM;
 	if (n > 0) {
-		pace_note(&w->pace, (size_t)n, w->waited);
-		w->waited = false;
 		return frame_data(w, owner, (size_t)n, packing);
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -317,6 +332,7 @@ static int flush_out(struct wire *w)
 		if (n < 0)
 			return (int)n;
 		bytes_take(&w->out, (size_t)n);
+		w->sent += (uint64_t)n;
 	}
 	return 0;
 }
@@ -394,7 +410,6 @@ static void wait_round(struct wire *w, struct round *r)
 	int timeout = 200;
 
 	r->listening = !members_behind(w);
-	w->waited = w->waited || bytes_size(&w->out) >= OUT_HIGH;
 	r->p[0] = (struct pollfd){.fd = w->wake, .events = POLLIN};
 	r->p[1] = (struct pollfd){.fd = net_conn_fd(w->conn),
 				  .events = net_conn_events(w->conn, r->listening,
@@ -436,6 +451,7 @@ static int one_round(struct wire *w, struct err *err)
 		rc = keep_alive(w, r.listening, err);
 	if (!rc)
 		rc = flush_out(w);
+	look_at_link(w);
 	if (rc && !err->code)
 		err_set(err, rc, "write stream: %s", net_conn_why(w->conn));
 	return rc;
@@ -507,6 +523,7 @@ int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire 
 	       struct err *err)
 {
 	struct wire *w = calloc(1, sizeof(*w));
+	int unsent = UNSENT_LOW;
 
 	if (!w) {
 		net_conn_close(conn);
@@ -521,8 +538,9 @@ int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire 
 	w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	w->alert = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	w->heard_us = units_now_us();
-	w->pace.trial = true;
-	w->pace.last_us = w->heard_us;
+	w->pace.since_us = w->heard_us;
+	/* What waits in TCP's own queue would be in the way of the last and urgent bytes. */
+	setsockopt(net_conn_fd(conn), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		w->lane[i].fd = -1;
 	if (!w->mux || !w->demux || !w->batch || w->wake < 0 || w->alert < 0 ||
