@@ -273,12 +273,14 @@ static void clean_up(void)
 	pair_recover(&conf, NULL);
 }
 
-static int open_listener(const char *address, struct err *err)
+/* *@ours: the socket was made here, and goes with us; else it is the service manager's. */
+static int open_listener(const char *address, bool *ours, struct err *err)
 {
 	const char *fds = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
 	struct net_addr addr;
 
-	if (fds && pid && atoi(pid) == getpid() && atoi(fds) == 1)
+	*ours = !(fds && pid && atoi(pid) == getpid() && atoi(fds) == 1);
+	if (!*ours)
 		return LISTEN_FDS_START; /* socket activation, sd_listen_fds(3) */
 	if (net_addr_parse(address, &addr, err))
 		return err->code;
@@ -303,6 +305,7 @@ int cump_receive(int argc, char **argv)
 	struct err err = {0};
 	struct net_addr bound;
 	char text[300];
+	bool ours, known;
 	int status;
 
 	if (argc != 1)
@@ -311,21 +314,22 @@ int cump_receive(int argc, char **argv)
 	if (status)
 		return status;
 	clean_up();
-	s.listener = open_listener(argv[0], &err);
+	s.listener = open_listener(argv[0], &ours, &err);
 	if (s.listener < 0) {
 		log_error("%s", err.text);
 		net_security_free(s.sec);
 		return err.code == -EINVAL ? EXIT_USAGE : EXIT_REFUSED;
 	}
 	s.signals = open_signals();
-	if (!net_local_addr(s.listener, &bound, NULL))
+	known = !net_local_addr(s.listener, &bound, NULL);
+	if (known)
 		log_note("listening at %s", net_addr_format(&bound, text, sizeof(text)));
 	notify("READY=1");
 	status = loop(&s);
 	notify("STOPPING=1");
 	close(s.listener);
 	net_security_free(s.sec);
-	if (bound.family == NET_UNIX)
+	if (ours && known && bound.family == NET_UNIX)
 		unlink(bound.path);
 	return status;
 }
