@@ -178,13 +178,6 @@ struct demux *demux_new(const struct demux_events *events, void *ctx)
 		return NULL;
 	d->events = events;
 	d->ctx = ctx;
-	d->raw = malloc(FRAME_MAX + 1);
-	d->zstd = ZSTD_createDCtx();
-	if (!d->raw || !d->zstd) {
-		demux_free(d);
-		return NULL;
-	}
-	ZSTD_DCtx_setParameter(d->zstd, ZSTD_d_windowLogMax, FRAME_WINDOW_LOG);
 	return d;
 }
 
@@ -243,6 +236,18 @@ static int check_header(struct demux *d, struct frame_header *h, struct err *err
 	return check_owner(d, h, err);
 }
 
+/* Who sends nothing packed takes no megabytes of us. */
+static int open_zstd(struct demux *d)
+{
+	d->raw = d->raw ? d->raw : malloc(FRAME_MAX + 1);
+	d->zstd = d->zstd ? d->zstd : ZSTD_createDCtx();
+	if (!d->raw || !d->zstd)
+		return -ENOMEM;
+	return ZSTD_isError(ZSTD_DCtx_setParameter(d->zstd, ZSTD_d_windowLogMax, FRAME_WINDOW_LOG))
+		       ? -ENOMEM
+		       : 0;
+}
+
 /*
  * Unpack to exactly raw_length bytes, no more, no less. One byte more is offered: what zstd
  * has no room for it would keep, and hand out at the head of the next frame.
@@ -253,6 +258,11 @@ static int unpack(struct demux *d, const uint8_t *data, const struct frame_heade
 	ZSTD_inBuffer in = {data, h->length, 0};
 	ZSTD_outBuffer out = {d->raw, (size_t)h->raw_length + 1, 0};
 
+	if (!out.dst) {
+		if (open_zstd(d))
+			return err_set(err, -ENOMEM, "unpack stream: out of memory");
+		out.dst = d->raw;
+	}
 	for (;;) {
 		size_t before = in.pos + out.pos;
 		size_t rc = ZSTD_decompressStream(d->zstd, &out, &in);
