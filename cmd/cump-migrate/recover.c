@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/exit.h"
 #include "base/log.h"
@@ -25,6 +27,26 @@ static void say(void *ctx, const char *id, const char *role, const char *outcome
 		return;
 	}
 	printf("%s %-6s %s%s%s\n", id, role, outcome, *detail ? ": " : "", detail);
+}
+
+/* The figures of a sender that was killed: of no use once its journal is settled. */
+static void forget_progress(void)
+{
+	char pattern[4200], journal[4300];
+	glob_t g;
+
+	snprintf(pattern, sizeof(pattern), "%s/*.status", cump_state_dir());
+	if (glob(pattern, 0, NULL, &g))
+		return;
+	for (size_t i = 0; i < g.gl_pathc; i++) {
+		const char *path = g.gl_pathv[i];
+
+		snprintf(journal, sizeof(journal), "%.*s.source",
+			 (int)(strrchr(path, '.') - path), path);
+		if (access(journal, F_OK))
+			unlink(path);
+	}
+	globfree(&g);
 }
 
 int cump_recover(int argc, char **argv)
@@ -52,6 +74,8 @@ int cump_recover(int argc, char **argv)
 	conf.security = sec;
 	left = pair_recover(&conf, &err);
 	net_security_free(sec);
+	if (!cump_opts.dry_run)
+		forget_progress();
 	if (left < 0) {
 		log_error("%s", err.text);
 		return EXIT_ROLLED_BACK;

@@ -79,10 +79,12 @@ static int source_abort(struct case_ *c, const struct pair_driver *const driver[
 static int source_done(struct case_ *c, const struct pair_driver *const driver[PAIR_MEMBERS],
 		       void *const m[PAIR_MEMBERS])
 {
+	struct settle_ask ask = {c->conf->security, c->conf->dest, 0};
 	struct json_object *receipts;
 
 	settle_release(driver, m, &receipts);
 	json_object_put(receipts);
+	settle_tell_end(&c->journal, &ask);
 	journal_retire(c->journal);
 	c->journal = NULL;
 	say(c, "runs at the destination", "the copies here are destroyed");
@@ -156,9 +158,14 @@ static int recover_sink(struct case_ *c, struct err *err)
 	int left = 0;
 
 	if (state_is(c, "done") || state_is(c, "dropped")) {
-		/* Settled here; it is kept for the source, which may still ask. */
-		say(c, state_is(c, "done") ? "runs here" : "dropped",
-		    "kept until its source has asked");
+		const char *what = state_is(c, "done") ? "runs here" : "dropped";
+
+		/* Settled here; its source may still ask, and is answered out of done/. */
+		if (!c->conf->dry_run) {
+			journal_retire(c->journal);
+			c->journal = NULL;
+		}
+		say(c, what, "its source may still ask");
 		return 0;
 	}
 	if (settle_sink_open(c->journal, c->conf->find_driver, &s, err)) {
@@ -182,6 +189,10 @@ static int recover_sink(struct case_ *c, struct err *err)
 		left = 1;
 	}
 	settle_sink_close(&s);
+	if (!left && !c->conf->dry_run) {
+		journal_retire(c->journal);
+		c->journal = NULL;
+	}
 	return left;
 }
 

@@ -160,6 +160,15 @@ int settle_tell_abort(struct journal **j, const struct settle_ask *ask, struct e
 	return 0;
 }
 
+void settle_tell_end(struct journal **j, const struct settle_ask *ask)
+{
+	struct wire *w;
+	char state[16];
+
+	if (!ask_sink(journal_find(*j, "begin"), ask, "go", state, &w, NULL))
+		heard(w, j);
+}
+
 enum pair_outcome settle_after_go(struct journal **j, const struct settle_ask *ask,
 				  const struct pair_driver *const driver[PAIR_MEMBERS],
 				  void *const m[PAIR_MEMBERS], struct pair_report *report,

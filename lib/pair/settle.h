@@ -19,6 +19,12 @@ struct settle_ask {
 int settle_tell_abort(struct journal **j, const struct settle_ask *ask, struct err *err);
 
 /*
+ * The source's copies are gone: let the sink file its journal. A courtesy, tried for as long
+ * as @ask has patience; *@j is retired and NULL if the sink heard it.
+ */
+void settle_tell_end(struct journal **j, const struct settle_ask *ask);
+
+/*
  * "go" is durable and no "done" was heard: ask the sink. On its "done" the members are
  * released, on its "dropped" they are resumed; both retire *@j (set to NULL). Else
  * PAIR_IN_DOUBT. @report may be NULL.

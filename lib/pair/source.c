@@ -493,8 +493,10 @@ static void note_started(struct send *s)
 
 static enum pair_outcome finish_done(struct send *s, struct json_object *done)
 {
+	struct settle_ask ask = {s->conf->security, &s->conf->dest, 0};
 	struct err err = {0};
 	struct json_object *e;
+	bool told;
 
 	/* The destination tells how long before its "done" each of them ran. */
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
@@ -512,10 +514,11 @@ static enum pair_outcome finish_done(struct send *s, struct json_object *done)
 	if (journal_append(s->journal, "released", e, &err))
 		log_error("%s", err.text);
 	step(s, STEP_SEND_RELEASED);
-	if (wire_send(s->wire, message_new("end"), NULL))
-		log_verbose("the destination was not told of the end; it needs no telling");
+	told = !wire_status(s->wire, NULL) && !wire_send(s->wire, message_new("end"), NULL);
 	wire_close(s->wire, 2000);
 	s->wire = NULL;
+	if (!told)
+		settle_tell_end(&s->journal, &ask);
 	journal_retire(s->journal);
 	s->journal = NULL;
 	step(s, STEP_SEND_END);
