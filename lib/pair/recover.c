@@ -53,18 +53,25 @@ static bool state_is(const struct case_ *c, const char *state)
 	return !strcmp(journal_state(c->journal), state);
 }
 
-/* Nobody was ever told to go: the source runs, and the destination hears that it is off. */
+/*
+ * Nobody was ever told to go: the source runs, and the destination hears that it is off. A
+ * member whose process is gone (killed, or its host was restarted) keeps nothing open: what
+ * is left of the pair runs here.
+ */
 static int source_abort(struct case_ *c, const struct pair_driver *const driver[PAIR_MEMBERS],
 			void *const m[PAIR_MEMBERS], struct err *err)
 {
 	struct settle_ask ask = {c->conf->security, c->conf->dest, PATIENCE_MS};
+	char gone[sizeof(err->text)] = "";
 	int rc = 0;
 
 	if (!state_is(c, "aborted"))
 		rc = journal_append(c->journal, "aborted", NULL, err);
 	if (!rc)
 		rc = settle_resume(driver, m, err);
-	if (rc) {
+	if (rc == -ESRCH) {
+		snprintf(gone, sizeof(gone), "%s", err->text);
+	} else if (rc) {
 		say(c, "in doubt", err->text);
 		return 1;
 	}
@@ -72,7 +79,8 @@ static int source_abort(struct case_ *c, const struct pair_driver *const driver[
 		say(c, "runs at the source; the destination was not told", err->text);
 		return 1;
 	}
-	say(c, "runs at the source", "rolled back");
+	say(c, gone[0] ? "what is left of it runs at the source" : "runs at the source",
+	    gone[0] ? gone : "rolled back");
 	return 0;
 }
 

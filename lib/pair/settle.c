@@ -29,17 +29,19 @@ void settle_release(const struct pair_driver *const driver[PAIR_MEMBERS],
 	}
 }
 
+/* -ESRCH only if that is all: a member whose process is gone, which nobody can resume. */
 int settle_resume(const struct pair_driver *const driver[PAIR_MEMBERS],
 		  void *const m[PAIR_MEMBERS], struct err *err)
 {
-	int first = 0;
+	int worst = 0;
 
 	for (unsigned k = PAIR_MEMBERS; k-- > 0;) {
-		int rc = driver[k]->source->resume(m[k], first ? NULL : err);
+		bool mild = !worst || worst == -ESRCH;
+		int rc = driver[k]->source->resume(m[k], mild ? err : NULL);
 
-		first = first ? first : rc;
+		worst = rc && mild ? rc : worst;
 	}
-	return first;
+	return worst;
 }
 
 /* ---- one question ---- */

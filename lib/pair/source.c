@@ -430,14 +430,16 @@ static int promised(struct send *s, struct err *err)
 
 /* ---- the two ends ---- */
 
-/* What was under way when we gave up may arrive before the answer. */
+/*
+ * What was under way when we gave up may arrive before the answer: a "failed", a "prepared".
+ * A wire that is down says the same for ever, so not for ever.
+ */
 static int await_aborted(struct send *s, struct json_object **m)
 {
-	int rc;
+	int rc = -EPROTO;
 
-	do {
+	for (unsigned n = 0; n < 4 && (rc == -EPROTO || rc == -ECANCELED); n++)
 		rc = message_expect(s->wire, "aborted", TELL_MS, m, NULL, NULL);
-	} while (rc == -EPROTO || rc == -ECANCELED);
 	return rc;
 }
 
