@@ -53,18 +53,25 @@ static bool state_is(const struct case_ *c, const char *state)
 	return !strcmp(journal_state(c->journal), state);
 }
 
-/* Nobody was ever told to go: the source runs, and the destination hears that it is off. */
+/*
+ * Nobody was ever told to go: the source runs, and the destination hears that it is off. A
+ * member whose process is gone (killed, or its host was restarted) keeps nothing open: what
+ * is left of the pair runs here.
+ */
 static int source_abort(struct case_ *c, const struct pair_driver *const driver[PAIR_MEMBERS],
 			void *const m[PAIR_MEMBERS], struct err *err)
 {
 	struct settle_ask ask = {c->conf->security, c->conf->dest, PATIENCE_MS};
+	char gone[sizeof(err->text)] = "";
 	int rc = 0;
 
 	if (!state_is(c, "aborted"))
 		rc = journal_append(c->journal, "aborted", NULL, err);
 	if (!rc)
 		rc = settle_resume(driver, m, err);
-	if (rc) {
+	if (rc == -ESRCH) {
+		snprintf(gone, sizeof(gone), "%s", err->text);
+	} else if (rc) {
 		say(c, "in doubt", err->text);
 		return 1;
 	}
@@ -72,17 +79,20 @@ static int source_abort(struct case_ *c, const struct pair_driver *const driver[
 		say(c, "runs at the source; the destination was not told", err->text);
 		return 1;
 	}
-	say(c, "runs at the source", "rolled back");
+	say(c, gone[0] ? "what is left of it runs at the source" : "runs at the source",
+	    gone[0] ? gone : "rolled back");
 	return 0;
 }
 
 static int source_done(struct case_ *c, const struct pair_driver *const driver[PAIR_MEMBERS],
 		       void *const m[PAIR_MEMBERS])
 {
+	struct settle_ask ask = {c->conf->security, c->conf->dest, 0};
 	struct json_object *receipts;
 
 	settle_release(driver, m, &receipts);
 	json_object_put(receipts);
+	settle_tell_end(&c->journal, &ask);
 	journal_retire(c->journal);
 	c->journal = NULL;
 	say(c, "runs at the destination", "the copies here are destroyed");
@@ -156,9 +166,14 @@ static int recover_sink(struct case_ *c, struct err *err)
 	int left = 0;
 
 	if (state_is(c, "done") || state_is(c, "dropped")) {
-		/* Settled here; it is kept for the source, which may still ask. */
-		say(c, state_is(c, "done") ? "runs here" : "dropped",
-		    "kept until its source has asked");
+		const char *what = state_is(c, "done") ? "runs here" : "dropped";
+
+		/* Settled here; its source may still ask, and is answered out of done/. */
+		if (!c->conf->dry_run) {
+			journal_retire(c->journal);
+			c->journal = NULL;
+		}
+		say(c, what, "its source may still ask");
 		return 0;
 	}
 	if (settle_sink_open(c->journal, c->conf->find_driver, &s, err)) {
@@ -182,6 +197,10 @@ static int recover_sink(struct case_ *c, struct err *err)
 		left = 1;
 	}
 	settle_sink_close(&s);
+	if (!left && !c->conf->dry_run) {
+		journal_retire(c->journal);
+		c->journal = NULL;
+	}
 	return left;
 }
 

@@ -29,24 +29,19 @@ void settle_release(const struct pair_driver *const driver[PAIR_MEMBERS],
 	}
 }
 
+/* -ESRCH only if that is all: a member whose process is gone, which nobody can resume. */
 int settle_resume(const struct pair_driver *const driver[PAIR_MEMBERS],
 		  void *const m[PAIR_MEMBERS], struct err *err)
 {
-	int first = 0;
+	int worst = 0;
 
 	for (unsigned k = PAIR_MEMBERS; k-- > 0;) {
-		struct err one = {0};
-		int rc = driver[k]->source->resume(m[k], &one);
+		bool mild = !worst || worst == -ESRCH;
+		int rc = driver[k]->source->resume(m[k], mild ? err : NULL);
 
-		if (rc == -ESRCH) { /* it died: nobody can bring it back, and the other runs on */
-			log_error("%s", one.text);
-			continue;
-		}
-		if (rc && !first && err)
-			*err = one;
-		first = first ? first : rc;
+		worst = rc && mild ? rc : worst;
 	}
-	return first;
+	return worst;
 }
 
 /* ---- one question ---- */
@@ -167,6 +162,15 @@ int settle_tell_abort(struct journal **j, const struct settle_ask *ask, struct e
 	return 0;
 }
 
+void settle_tell_end(struct journal **j, const struct settle_ask *ask)
+{
+	struct wire *w;
+	char state[16];
+
+	if (!ask_sink(journal_find(*j, "begin"), ask, "go", state, &w, NULL))
+		heard(w, j);
+}
+
 enum pair_outcome settle_after_go(struct journal **j, const struct settle_ask *ask,
 				  const struct pair_driver *const driver[PAIR_MEMBERS],
 				  void *const m[PAIR_MEMBERS], struct pair_report *report,
@@ -191,7 +195,10 @@ enum pair_outcome settle_after_go(struct journal **j, const struct settle_ask *a
 		return PAIR_DONE;
 	}
 	if (!strcmp(state, "dropped")) {
-		if (journal_append(*j, "aborted", NULL, err) || settle_resume(driver, m, err)) {
+		rc = journal_append(*j, "aborted", NULL, err);
+		if (!rc)
+			rc = settle_resume(driver, m, err);
+		if (rc && rc != -ESRCH) {
 			wire_close(w, 0);
 			return PAIR_IN_DOUBT;
 		}

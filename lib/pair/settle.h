@@ -19,6 +19,12 @@ struct settle_ask {
 int settle_tell_abort(struct journal **j, const struct settle_ask *ask, struct err *err);
 
 /*
+ * The source's copies are gone: let the sink file its journal. A courtesy, tried for as long
+ * as @ask has patience; *@j is retired and NULL if the sink heard it.
+ */
+void settle_tell_end(struct journal **j, const struct settle_ask *ask);
+
+/*
  * "go" is durable and no "done" was heard: ask the sink. On its "done" the members are
  * released, on its "dropped" they are resumed; both retire *@j (set to NULL). Else
  * PAIR_IN_DOUBT. @report may be NULL.
@@ -32,8 +38,8 @@ enum pair_outcome settle_after_go(struct journal **j, const struct settle_ask *a
 void settle_release(const struct pair_driver *const driver[PAIR_MEMBERS],
 		    void *const m[PAIR_MEMBERS], struct json_object **receipts);
 
-/* Resume the source's members, the vTPM first. One whose process is gone is told in the log
- * and is no error: nothing can be settled about it. Else the first error is returned. */
+/* Resume the source's members, the vTPM first. -ESRCH if the worst is that the process of one
+ * is gone: it is lost, and leaves nothing to settle. */
 int settle_resume(const struct pair_driver *const driver[PAIR_MEMBERS],
 		  void *const m[PAIR_MEMBERS], struct err *err);
 

@@ -521,14 +521,16 @@ static int promised(struct send *s, struct err *err)
 
 /* ---- the two ends ---- */
 
-/* What was under way when we gave up may arrive before the answer. */
+/*
+ * What was under way when we gave up may arrive before the answer: a "failed", a "prepared".
+ * A wire that is down says the same for ever, so not for ever.
+ */
 static int await_aborted(struct send *s, struct json_object **m)
 {
-	int rc;
+	int rc = -EPROTO;
 
-	do {
+	for (unsigned n = 0; n < 4 && (rc == -EPROTO || rc == -ECANCELED); n++)
 		rc = message_expect(s->wire, "aborted", TELL_MS, m, NULL, NULL);
-	} while (rc == -EPROTO || rc == -ECANCELED);
 	return rc;
 }
 
@@ -537,15 +539,17 @@ static enum pair_outcome roll_back(struct send *s, struct err *err)
 {
 	struct settle_ask ask = {s->conf->security, &s->conf->dest, TELL_MS};
 	struct err second = {0};
-	bool failed = false;
 	struct json_object *m = NULL;
+	bool failed;
+	int rc;
 
 	/* Durable first: after this nobody may ever answer "go" for this pair. */
-	if (journal_append(s->journal, "aborted", NULL, &second) ||
-	    settle_resume(s->conf->driver, s->m, &second)) {
+	rc = journal_append(s->journal, "aborted", NULL, &second);
+	if (!rc)
+		rc = settle_resume(s->conf->driver, s->m, &second);
+	if (rc)
 		log_error("%s", second.text);
-		failed = true;
-	}
+	failed = rc && rc != -ESRCH; /* a member that died is lost, but leaves nothing open */
 	if (s->wire && !wire_status(s->wire, NULL)) {
 		m = message_new("abort");
 		message_add(m, "why", err->text);
@@ -584,8 +588,10 @@ static void note_started(struct send *s)
 
 static enum pair_outcome finish_done(struct send *s, struct json_object *done)
 {
+	struct settle_ask ask = {s->conf->security, &s->conf->dest, 0};
 	struct err err = {0};
 	struct json_object *e;
+	bool told;
 
 	/* The destination tells how long before its "done" each of them ran. */
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
@@ -603,10 +609,11 @@ static enum pair_outcome finish_done(struct send *s, struct json_object *done)
 	if (journal_append(s->journal, "released", e, &err))
 		log_error("%s", err.text);
 	step(s, STEP_SEND_RELEASED);
-	if (wire_send(s->wire, message_new("end"), NULL))
-		log_verbose("the destination was not told of the end; it needs no telling");
+	told = !wire_status(s->wire, NULL) && !wire_send(s->wire, message_new("end"), NULL);
 	wire_close(s->wire, 2000);
 	s->wire = NULL;
+	if (!told)
+		settle_tell_end(&s->journal, &ask);
 	journal_retire(s->journal);
 	s->journal = NULL;
 	step(s, STEP_SEND_END);

@@ -47,24 +47,24 @@ until_true() { # COMMAND...
 }
 
 lives() { # PID
-	local state
-	state=$(sed -n 's/^State:.\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null) || return 1
-	[ -n "$state" ] && [ "$state" != Z ] && [ "$state" != X ]
+	local stat
+	stat=$(2>/dev/null <"/proc/$1/stat" cat) && [[ ${stat##*)} != \ [ZX]* ]]
 }
 
 gone() { # PID
 	! lives "$1"
 }
 
-# Processes with a word of their command line below a folder.
+# Processes with a word of their command line below a folder; one look, for it is looked often.
 processes_of() { # DIR
-	local f pid
-	for f in /proc/[0-9]*/cmdline; do
-		if grep -qaF "$1/" "$f" 2>/dev/null; then
-			pid=${f#/proc/}
-			pid=${pid%/cmdline}
-			[ "$pid" = $$ ] || [ "$pid" = "$BASHPID" ] || ! lives "$pid" || echo "$pid"
-		fi
+	local f
+	grep -slaF "$1/" /proc/[0-9]*/cmdline | while read -r f; do
+		f=${f#/proc/}
+		f=${f%/cmdline}
+		case $f in
+		"$$" | "$BASHPID") ;;
+		*) ! lives "$f" || echo "$f" ;;
+		esac
 	done
 }
 
@@ -119,7 +119,7 @@ bare_pair() {
 		echo "$name='${!name}'"
 	done >"$dir/pair.env"
 	if [ "$kind" = swtpm ]; then
-		mkdir -p -m 700 "$dir/tpm"
+		mkdir "$dir/tpm"
 		bare_vtpm "$dir" | launch_words "$dir/swtpm.log"
 		until_true test -S "$dir/swtpm.ctrl"
 		until_true test -s "$dir/swtpm.pid"
