@@ -163,8 +163,8 @@ int main(int argc, char **argv)
 		start_wires(link, !strncmp(argv[1], "tls", 3), !!strstr(argv[1], "packed"), argv[3], w);
 	begun = units_now_us();
 	if (w[0]) {
-		wire_attach(w[1], 0, out[0]);
-		wire_attach(w[0], 0, in[1]);
+		wire_attach(w[1], 0, out[0], UINT64_MAX);
+		wire_attach(w[0], 0, in[1], UINT64_MAX);
 	} else {
 		hop[0] = (struct hop){in[1], link[0]};
 		hop[1] = (struct hop){link[1], out[0]};

@@ -32,6 +32,8 @@ void budget_note(struct budget *b, unsigned owner, const struct pair_estimate *e
 		if (t->round && now_us > t->sync_us) {
 			t->dirty_rate = (double)e->remaining_bytes * 1e6 /
 					(double)(now_us - t->sync_us);
+			t->dirtied = e->remaining_bytes;
+			t->took_us = now_us - t->sync_us;
 			t->rated = true;
 		}
 		t->round = e->round;
@@ -61,16 +63,23 @@ void budget_note_bytes(struct budget *b, uint64_t bytes, uint64_t now_us)
 	b->window_bytes = bytes;
 }
 
+/*
+ * What was dirtied since the log was read is not known before it is read again. In less time
+ * than the last round took it is not more than then; a rate would say too little, because a
+ * guest writes the same pages over and over, and so most of them early in a round.
+ */
 uint64_t budget_pending(const struct budget *b, unsigned owner, uint64_t now_us)
 {
 	const struct budget_track *t = &b->track[owner];
-	double since;
+	double since = 0, bytes;
 
 	if (!t->streams || t->over)
 		return 0;
-	since = t->dirty_rate * (double)(now_us - t->sync_us) / 1e6;
-	since += (double)t->remaining;
-	return since > (double)t->total ? t->total : (uint64_t)since;
+	if (t->rated && t->took_us)
+		since = (double)(now_us - t->sync_us) / (double)t->took_us;
+	bytes = (double)t->remaining +
+		(t->rated ? (double)t->dirtied * (since > 1 ? since : 1) : 0);
+	return bytes > (double)t->total ? t->total : (uint64_t)bytes;
 }
 
 uint64_t budget_downtime_us(const struct budget *b, uint64_t now_us)

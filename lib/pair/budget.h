@@ -34,7 +34,8 @@ struct budget_track {
 	uint64_t total, remaining;
 	uint64_t round, sync_us; /* when this round's log was read */
 	bool rated;		 /* a whole round has shown its dirty rate */
-	double dirty_rate;	 /* bytes/s in that round */
+	uint64_t dirtied, took_us; /* bytes dirtied in that round, and how long it was */
+	double dirty_rate;	 /* bytes/s in it, for people */
 	uint64_t parked_us;	 /* since when; 0: not parked */
 	uint64_t trickle_us;	 /* when it last got a little */
 	uint64_t pass_round;	 /* let through to the end of this round; 0: not */

@@ -31,7 +31,8 @@
 
 struct lane {
 	int fd; /* -1: not attached, or over */
-	bool read_eof, peer_end;
+	bool read_eof, drained, peer_end;
+	bool dropped; /* data of the peer that its hypervisor did not take */
 	bool deaf; /* its hypervisor reads no more: what comes for it is dropped */
 	double left;
 	uint64_t credit; /* bytes that may still be read while the gate is open */
@@ -155,6 +156,8 @@ static int on_data(void *ctx, unsigned owner, const uint8_t *data, size_t n)
 			done = 0; /* full or gone: hand_over finds out */
 		if ((size_t)done < n)
 			rc = bytes_add(&l->out, data + done, n - (size_t)done);
+	} else {
+		l->dropped = true;
 	}
 	pthread_mutex_unlock(&w->lock);
 	return rc;
@@ -189,6 +192,7 @@ static void lane_deaf(struct wire *w, struct lane *l)
 {
 	pthread_mutex_lock(&w->lock);
 	l->deaf = true;
+	l->dropped = l->dropped || bytes_size(&l->out);
 	bytes_free(&l->out);
 	pthread_mutex_unlock(&w->lock);
 }
@@ -258,26 +262,40 @@ static int frame_data(struct wire *w, unsigned owner, size_t n, bool packing)
 	return rc;
 }
 
+static size_t allowance(struct wire *w, const struct lane *l)
+{
+	size_t most;
+
+	pthread_mutex_lock(&w->lock);
+	most = l->credit < BATCH ? (size_t)l->credit : BATCH;
+	pthread_mutex_unlock(&w->lock);
+	return most;
+}
+
 static int take_in(struct wire *w, unsigned owner)
 {
 	struct lane *l = &w->lane[owner];
-	size_t most = l->credit < BATCH ? (size_t)l->credit : BATCH;
+	size_t most = allowance(w, l);
 	bool packing = w->pace.packing;
 	uint8_t *to = packing ? w->batch : mux_room(&w->out, most);
-	ssize_t n = to ? read(l->fd, to, most) : -1;
+	ssize_t n;
+	int rc;
 
+	if (!most) /* parked since may_read: nothing read is not an end */
+		return 0;
 	if (!to)
 		return -ENOMEM;
-	if (n > 0) {
+	n = read(l->fd, to, most);
+	if (n > 0)
 		return frame_data(w, owner, (size_t)n, packing);
-	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	/* End of the member's stream (a reset is one too: its hypervisor tells why). */
+	rc = send_frame(w, FRAME_END, owner, NULL, 0);
 	pthread_mutex_lock(&w->lock);
 	l->read_eof = true;
 	pthread_mutex_unlock(&w->lock);
-	return send_frame(w, FRAME_END, owner, NULL, 0);
+	return rc;
 }
 
 static void hand_over(struct wire *w, struct lane *l)
@@ -469,6 +487,8 @@ static void *run(void *arg)
 		rc = one_round(w, &err);
 		pthread_mutex_lock(&w->lock);
 		done = w->closing && !w->to_send.n && !bytes_size(&w->out);
+		for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+			w->lane[i].drained = w->lane[i].read_eof && !bytes_size(&w->out);
 		pthread_cond_broadcast(&w->changed);
 		pthread_mutex_unlock(&w->lock);
 		if (done)
@@ -651,7 +671,7 @@ bool wire_drained(struct wire *w, unsigned owner)
 	bool yes;
 
 	pthread_mutex_lock(&w->lock);
-	yes = w->lane[owner].read_eof && !bytes_size(&w->out);
+	yes = w->lane[owner].drained;
 	pthread_mutex_unlock(&w->lock);
 	return yes;
 }
@@ -661,7 +681,8 @@ bool wire_delivered(struct wire *w, unsigned owner)
 	bool yes;
 
 	pthread_mutex_lock(&w->lock);
-	yes = w->lane[owner].peer_end && !bytes_size(&w->lane[owner].out);
+	yes = w->lane[owner].peer_end && !w->lane[owner].dropped &&
+	      !bytes_size(&w->lane[owner].out);
 	pthread_mutex_unlock(&w->lock);
 	return yes;
 }

@@ -251,9 +251,7 @@ static void stopped_within_the_budget(void **state)
 {
 	(void)state;
 	/* A guest that writes the same 70 MiB over and over, at 40 MiB/s, shows 4 MiB/s over a first
-	 * pass of 15 s: the rate of a long round says little of the seconds after the next one
-	 * began. 16 of 300 pairs stop with up to 1.9 s to go where 0.3 s are allowed. */
-	skip();
+	 * pass of 15 s: the rate of a long round says little of the seconds after the next began. */
 	many_pairs(within_the_budget);
 }
 
@@ -350,18 +348,18 @@ static void a_parked_member_gets_its_stale_pass(void **state)
 	rated_at(&b, 0, 4096 * MIB, 40 * MIB, 3000 * MIB, now);
 	rated_at(&b, 1, 256 * MIB, 10 * MIB, 1 * MIB, now);
 	assert_int_equal(budget_decide(&b, now, credit), BUDGET_GO_ON);
-	assert_int_equal(credit[1], 0);
+	assert_true(credit[1] <= BUDGET_TRICKLE_BYTES);
 	now += BUDGET_PARK_US / 2;
 	assert_int_equal(budget_decide(&b, now, credit), BUDGET_GO_ON);
-	assert_int_equal(credit[1], 0);
+	assert_true(credit[1] <= BUDGET_TRICKLE_BYTES);
 	now += 2 * BUDGET_PARK_US;
 	assert_int_equal(budget_decide(&b, now, credit), BUDGET_GO_ON);
-	assert_true(credit[1] > 0);
+	assert_true(credit[1] > BUDGET_TRICKLE_BYTES);
 	/* One pass: then it is parked again. */
 	now += 300000;
 	note(&b, 1, 256 * MIB, 2 * MIB, 3, now);
 	assert_int_equal(budget_decide(&b, now, credit), BUDGET_GO_ON);
-	assert_int_equal(credit[1], 0);
+	assert_true(credit[1] <= BUDGET_TRICKLE_BYTES);
 }
 
 static void rounds_are_counted_for_both(void **state)
