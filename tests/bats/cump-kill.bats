@@ -29,7 +29,7 @@ teardown() {
 }
 
 steps() {
-	cump-migrate send --debug-steps | awk '{ print $1 }'
+	cump-migrate send --debug-steps | awk '{ print $1 }' | grep -E "${CUMP_STEPS:-.}"
 }
 
 step_number() { # STEP
@@ -252,54 +252,152 @@ new_pair() {
 	write_pair_file
 }
 
-everybody=(sender child listener source-vm source-vtpm destination-vm destination-vtpm cut stall)
-
 whole_matrix() { # KIND VICTIM...
 	kind=$1
 	shift
 	new_pair
 	for v in "$@"; do
 		for s in $(steps); do
+			begun=$EPOCHREALTIME
 			one_case "$s" "$v"
+			echo "$s $v: $(((${EPOCHREALTIME/./} - ${begun/./}) / 1000)) ms" >>"${CUMP_TIMES:-/dev/null}"
 		done
 	done
 	printf "# %d cases, %d failed\n" "$cases" "${#failures[@]}" >&3
 	[ "${#failures[@]}" = 0 ] || fail "$(printf '%s\n' "${failures[@]}")"
 }
 
-# ---- the matrix ----
+# A handful of cases, STEP:VICTIM a word.
+these() { # KIND CASE...
+	kind=$1
+	shift
+	new_pair
+	for c in "$@"; do
+		one_case "${c%/*}" "${c#*/}"
+	done
+	[ "${#failures[@]}" = 0 ] || fail "$(printf '%s\n' "${failures[@]}")"
+}
+
+# ---- the most telling cases ----
 
 # bats test_tags=lab
+@test "before the decision: whoever dies, the pair runs on at the source" {
+	for k in vm swtpm; do
+		these $k send:started/child receive:launched/child send:stopped/sender send:prepared/sender \
+			receive:restored/destination-vm send:streamed/destination-vtpm
+	done
+}
+
+# bats test_tags=lab
+@test "after the decision: whoever dies, the pair runs on one side" {
+	for k in vm swtpm; do
+		these $k send:go/sender send:go/listener receive:go/child receive:vtpm/destination-vtpm \
+			receive:started/child send:done/sender
+	done
+}
+
+# bats test_tags=lab
+@test "a member of the source dies: nothing hangs, nothing stays in doubt" {
+	for k in vm swtpm; do
+		these $k send:started/source-vm send:prepared/source-vtpm
+	done
+}
+
+# bats test_tags=lab
+@test "the link is cut, or stalls: before the decision, and after it" {
+	for k in vm swtpm; do
+		these $k send:stopped/cut send:go/stall
+	done
+}
+
+# ---- the whole matrix ----
+
+# bats test_tags=lab,long
 @test "vm: the sender is killed at every step" {
 	whole_matrix vm sender
 }
 
-# bats test_tags=lab
+# bats test_tags=lab,long
 @test "vm: the receiver's child is killed at every step" {
 	whole_matrix vm child
 }
 
-# bats test_tags=lab
-@test "vm: the receiver is killed at every step, and started again" {
+# bats test_tags=lab,long
+@test "vm: the receiver is killed at every step" {
 	whole_matrix vm listener
 }
 
-# bats test_tags=lab
+# bats test_tags=lab,long
 @test "vm: the source's VM is killed at every step" {
 	whole_matrix vm source-vm
 }
 
-# bats test_tags=lab
+# bats test_tags=lab,long
 @test "vm: the source's vTPM is killed at every step" {
 	whole_matrix vm source-vtpm
 }
 
-# bats test_tags=lab
+# bats test_tags=lab,long
 @test "vm: the destination's VM is killed at every step" {
 	whole_matrix vm destination-vm
 }
 
-# bats test_tags=lab
+# bats test_tags=lab,long
 @test "vm: the destination's vTPM is killed at every step" {
 	whole_matrix vm destination-vtpm
+}
+
+# bats test_tags=lab,long
+@test "vm: the link is cut at every step" {
+	whole_matrix vm cut
+}
+
+# bats test_tags=lab,long
+@test "vm: the link stalls at every step" {
+	whole_matrix vm stall
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the sender is killed at every step" {
+	whole_matrix swtpm sender
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the receiver's child is killed at every step" {
+	whole_matrix swtpm child
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the receiver is killed at every step" {
+	whole_matrix swtpm listener
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the source's VM is killed at every step" {
+	whole_matrix swtpm source-vm
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the source's vTPM is killed at every step" {
+	whole_matrix swtpm source-vtpm
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the destination's VM is killed at every step" {
+	whole_matrix swtpm destination-vm
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the destination's vTPM is killed at every step" {
+	whole_matrix swtpm destination-vtpm
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the link is cut at every step" {
+	whole_matrix swtpm cut
+}
+
+# bats test_tags=lab,long
+@test "swtpm: the link stalls at every step" {
+	whole_matrix swtpm stall
 }
