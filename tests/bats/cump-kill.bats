@@ -226,20 +226,7 @@ judge_rest() {
 
 # Reuse what survived; what did not is started anew.
 next_pair() {
-	local pid
-	if [ -z "$verdict" ] && ! hit_member && source_runs; then
-		return
-	fi
-	if [ -z "$verdict" ] && ! hit_member && [ -n "${nonce:-}" ] && destination_runs; then
-		mv "$d/r" "$d/moved.$cases" # a socket's name goes with its folder
-		return 1
-	fi
-	for pid in $(processes_of "$home") $(processes_of "$d/r"); do
-		kill -9 "$pid"
-		until_true gone "$pid"
-	done
-	rm -rf "$home" "$d"/s[ab]/*.s[io]*
-	new_pair
+	[ -z "$verdict" ] && ! hit_member && source_runs || new_pair
 }
 
 hit_member() {
@@ -247,7 +234,12 @@ hit_member() {
 }
 
 new_pair() {
-	home=$d/a
+	local pid
+	for pid in $(processes_of "$d/a") $(processes_of "$d/r"); do
+		kill -9 "$pid" 2>/dev/null || true
+		until_true gone "$pid"
+	done
+	rm -rf "$d/a" "$d/pairs" "$d"/s[ab]/*.s[io]*
 	bare_pair "$kind" "$home"
 	write_pair_file
 }
