@@ -451,6 +451,10 @@ static enum pair_outcome roll_back(struct send *s, struct err *err)
 	bool failed = false;
 	struct json_object *m = NULL;
 
+	/* A hypervisor that is about to end its stream answers nobody while we do not read it. */
+	for (unsigned i = 0; s->wire && i < PAIR_MEMBERS; i++)
+		if (s->streams[i])
+			wire_gate(s->wire, i, BUDGET_NO_LIMIT);
 	/* Durable first: after this nobody may ever answer "go" for this pair. */
 	if (journal_append(s->journal, "aborted", NULL, &second) ||
 	    settle_resume(s->conf->driver, s->m, &second)) {
