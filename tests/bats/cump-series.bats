@@ -23,13 +23,13 @@ teardown() {
 	cump_teardown
 }
 
-# The most memory that a process ever held, and of the receiver its child's.
+# The most memory that sender and receiver ever held. Read into the hook's shell, whose parent they are.
 write_deeds() {
 	cat >"$d/send-deed" <<-END
-		sed -n 's/^VmHWM: *\\([0-9]*\\) kB/\\1/p' /proc/\$PPID/status >>'$d/memory'
+		sed -n 's/^VmHWM:[[:space:]]*\\([0-9]*\\) kB/\\1/p' /proc/\$PPID/status >>'$d/memory'
 	END
 	cat >"$d/receive-deed" <<-END
-		sed -n 's/^VmHWM: *\\([0-9]*\\) kB/\\1/p' /proc/\$PPID/status >>'$d/memory'
+		sed -n 's/^VmHWM:[[:space:]]*\\([0-9]*\\) kB/\\1/p' /proc/\$PPID/status >>'$d/memory'
 		for f in '$run_dir'/*/vm.mon; do
 			'$ask' qmp "\$f" '{"execute":"pmemsave","arguments":{"val":0,"size":201334784,"filename":"$d/dump"}}'
 		done >/dev/null
@@ -42,8 +42,8 @@ series() { # KIND MODE
 	for n in $(seq "$moves"); do
 		write_deeds
 		write_pair_file
-		start_receiver --debug-at "receive:prepared=sh $d/receive-deed"
-		move --json --debug-at "send:end=sh $d/send-deed"
+		start_receiver --debug-at "receive:prepared=. $d/receive-deed"
+		move --json --debug-at "send:end=. $d/send-deed"
 		[ "$status" = 0 ] || fail "move $n: $status $stderr"
 		echo "$output" >>"$d/reports"
 		receiver_idle

@@ -10,7 +10,7 @@
 bats_load_library bats-support
 bats_load_library bats-assert
 
-cd "$BATS_TEST_DIRNAME/../.." || exit 1
+cd "${CUMP_ROOT:-$BATS_TEST_DIRNAME/../..}" || exit 1
 helpers=$PWD/tests/bats/helpers
 PATH=$(cd "${O:-build}" && pwd)/bin:$PATH
 ask=$PWD/${O:-build}/lab/bin/ask
