@@ -181,7 +181,7 @@ hit() {
 judge_status() {
 	case $status in
 	0) destination_runs_or_died && source_is_gone ;;
-	3 | 4 | 124) source_runs ;;
+	3 | 4 | 124) source_runs || { hit && [[ $victim = source-* ]]; } ;;
 	5) [ -n "$(open_journals)" ] ;;
 	137) [ "$victim" = sender ] && hit ;;
 	*) false ;;
