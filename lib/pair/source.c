@@ -301,10 +301,13 @@ static int look(struct send *s, bool *all_completed, struct err *err)
 		rc = ops(s, i)->estimate(s->m[i], &e, err);
 		if (rc)
 			return rc;
-		if (e.phase == PAIR_FAILED)
+		if (e.phase == PAIR_FAILED) {
+			char why[sizeof(err->text)]; /* err_set must not print a text into itself */
+
+			snprintf(why, sizeof(why), "%s", err->text[0] ? err->text : "no reason told");
 			return err_set(err, -EIO, "move %s: its hypervisor gave up (%s)",
-				       s->report->member[i].id.name,
-				       err && err->text[0] ? err->text : "no reason told");
+				       s->report->member[i].id.name, why);
+		}
 		*all_completed = *all_completed && e.phase == PAIR_COMPLETED;
 		budget_note(&s->budget, i, &e, units_now_us());
 		s->report->member[i].rounds = e.round;
@@ -543,6 +546,10 @@ static enum pair_outcome roll_back(struct send *s, struct err *err)
 	bool failed;
 	int rc;
 
+	/* A hypervisor that is about to end its stream answers nobody while we do not read it. */
+	for (unsigned i = 0; s->wire && i < PAIR_MEMBERS; i++)
+		if (s->streams[i])
+			wire_gate(s->wire, i, BUDGET_NO_LIMIT);
 	/* Durable first: after this nobody may ever answer "go" for this pair. */
 	rc = journal_append(s->journal, "aborted", NULL, &second);
 	if (!rc)

@@ -3,14 +3,14 @@
 # Pairs that move: what the suites of cump-migrate share. A test has a folder $d of its own, with
 #	$home	the folder of the pair's sockets: $d/a first, $d/r*/ID after it has moved
 #	$d/sa $d/sb	the journals of the source and of the destination
-#	$d/r	the receiver's run folder; a folder a pair in it
+#	$run_dir	the receiver's run folder ($d/r); a folder a pair in it
 # A bare pair is two real QEMUs with a firmware and nothing to boot (a QEMU and a swtpm): it runs,
 # moves in a tenth of a second, and starts as fast. A lab pair boots Linux and is under load.
 
 bats_load_library bats-support
 bats_load_library bats-assert
 
-cd "$BATS_TEST_DIRNAME/../.." || exit 1
+cd "${CUMP_ROOT:-$BATS_TEST_DIRNAME/../..}" || exit 1
 helpers=$PWD/tests/bats/helpers
 PATH=$(cd "${O:-build}" && pwd)/bin:$PATH
 ask=$PWD/${O:-build}/lab/bin/ask
@@ -20,6 +20,7 @@ export ASK_TIMEOUT=20
 cump_setup() {
 	d=$(mktemp -d /tmp/cm.XXXXXX) # short: the name of a unix socket has 107 bytes
 	home=$d/a
+	run_dir=$d/r
 	mkdir -m 700 "$d/sa" "$d/sb"
 	secure=(--insecure)
 	receive_options=() send_options=()
@@ -175,7 +176,7 @@ memory_whole() { # DIR
 # start_receiver [OPTION...]: waits until it listens; sets $receiver, $address
 start_receiver() {
 	: >"$d/receive.err"
-	cump-migrate receive "${secure[@]}" --pairs "$d/pairs" --run-dir "$d/r" --state-dir "$d/sb" \
+	cump-migrate receive "${secure[@]}" --pairs "$d/pairs" --run-dir "$run_dir" --state-dir "$d/sb" \
 		"${receive_options[@]}" "$@" "${listen:-unix:$d/link}" \
 		>>"$d/receive.out" 2>"$d/receive.err" 3>&- &
 	receiver=$!
@@ -250,7 +251,7 @@ end_move() { # sets $status, $output, $stderr
 
 # The folder that the newest pair has at the destination.
 arrived() {
-	local dirs=("$d"/r/*/)
+	local dirs=("$run_dir"/*/)
 	[ -d "${dirs[0]}" ] || return 1
 	printf '%s\n' "${dirs[@]%/}" | tail -n 1
 }
@@ -313,8 +314,8 @@ assert_at_source() {
 
 # Nothing of a pair that did not come: no process, no folder, so no socket and no state.
 assert_nothing_at_destination() {
-	assert_no_process "$d/r"
-	[ ! -d "$d/r" ] || assert_equal "$(ls -A "$d/r")" ""
+	assert_no_process "$run_dir"
+	[ ! -d "$run_dir" ] || assert_equal "$(ls -A "$run_dir")" ""
 }
 
 assert_at_destination() {
