@@ -202,11 +202,31 @@ static void accept_one(struct server *s)
 	close(fd);
 }
 
+static void say(void *ctx, const char *id, const char *role, const char *outcome,
+		const char *detail)
+{
+	(void)ctx;
+	if (!strcmp(role, "sink"))
+		log_note("pair %s that a receiver left: %s (%s)", id, outcome, detail);
+}
+
+/* What a receiver that was killed left: what was not promised goes, what was promised waits. */
+static void clean_up(void)
+{
+	struct pair_recover conf = {.state_dir = cump_state_dir(), .find_driver = driver_find,
+				    .say = say, .sinks_only = true};
+
+	pair_recover(&conf, NULL);
+}
+
+/* *@ours: the socket was made here, and goes with us; else it is the service manager's. */
 static void child_ended(struct server *s, int i, int status)
 {
 	s->child[i] = s->child[--s->children];
 	if (WIFEXITED(status) && WEXITSTATUS(status) == NO_PAIR)
 		return;
+	if (WIFSIGNALED(status))
+		clean_up();
 	s->last_status = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_SIGNAL + WTERMSIG(status);
 	if (cump_opts.once)
 		s->stopping = true;
@@ -256,24 +276,6 @@ static int loop(struct server *s)
 	}
 }
 
-static void say(void *ctx, const char *id, const char *role, const char *outcome,
-		const char *detail)
-{
-	(void)ctx;
-	if (!strcmp(role, "sink"))
-		log_note("pair %s of an earlier run: %s (%s)", id, outcome, detail);
-}
-
-/* What an earlier receiver left: what was not promised goes, what was promised waits. */
-static void clean_up(void)
-{
-	struct pair_recover conf = {.state_dir = cump_state_dir(), .find_driver = driver_find,
-				    .say = say, .sinks_only = true};
-
-	pair_recover(&conf, NULL);
-}
-
-/* *@ours: the socket was made here, and goes with us; else it is the service manager's. */
 static int open_listener(const char *address, bool *ours, struct err *err)
 {
 	const char *fds = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");

@@ -401,7 +401,8 @@ static int iterate(struct send *s, struct err *err)
 		if (!rc && !one_stopped(s))
 			rc = look(s, &completed, err);
 		if (!rc && one_stopped(s)) {
-			s->report->forced = true;
+			s->report->forced = budget_downtime_us(&s->budget, units_now_us()) >
+					    s->budget.limit_us;
 			return 0;
 		}
 		if (rc)
