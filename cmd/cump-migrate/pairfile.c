@@ -82,22 +82,8 @@ static char *expand(const struct parse *p, const char *text)
 	return out;
 }
 
-static int add_word(const struct parse *p, const char *word, struct json_object *words)
-{
-	char *full = expand(p, word);
-
-	if (!full)
-		return -EINVAL;
-	json_object_array_add(words, json_object_new_string(full));
-	free(full);
-	return 0;
-}
-
-/*
- * Words as a shell splits them: blanks, '…', "…", backslash. ${…} is replaced within words: the
- * source chose the name, and must not add options to a command of ours. -EINVAL.
- */
-static int split(const struct parse *p, const char *text, struct json_object *words)
+/* Words as a shell splits them: blanks, '…', "…", backslash; nothing is replaced. -EINVAL. */
+static int split(const char *text, struct json_object *words)
 {
 	char *word = malloc(strlen(text) + 1);
 	int rc = 0;
@@ -122,7 +108,7 @@ static int split(const struct parse *p, const char *text, struct json_object *wo
 		if (quote)
 			rc = -EINVAL;
 		else if (any)
-			rc = add_word(p, word, words);
+			json_object_array_add(words, json_object_new_string(word));
 	}
 	free(word);
 	return rc;
@@ -188,8 +174,7 @@ static int on_entry(void *ctx, const char *section, const char *key, const char 
 	else if (!strcmp(section, "pair"))
 		p->rc = set_pair(p, key, full);
 	else if (!strcmp(section, "vm") || !strcmp(section, "vtpm"))
-		p->rc = set_member(p, !strcmp(section, "vtpm"), key,
-				   !strcmp(key, "command") ? value : full);
+		p->rc = set_member(p, !strcmp(section, "vtpm"), key, full);
 	else
 		err_set(p->err, -EINVAL, "read %s: [%s]: no such section (pair, vm, vtpm)", p->name,
 			section);
@@ -218,7 +203,7 @@ static int choose_drivers(struct parse *p)
 		struct json_object *o = p->place->place[i];
 		bool swtpm = message_text(o, "ctrl")[0] && i == PAIR_VTPM;
 		struct json_object *words = json_object_new_array();
-		int rc = split(p, message_text(o, "command"), words);
+		int rc = split(message_text(o, "command"), words);
 
 		json_object_object_add(o, "command", words);
 		if (rc || !json_object_array_length(words))

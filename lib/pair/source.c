@@ -457,7 +457,7 @@ static int stop_both(struct send *s, struct err *err)
 	uint64_t when[PAIR_MEMBERS] = {0}, now;
 	int rc = 0, begun = 0;
 
-	if (!s->report->forced)
+	if (!s->watch[0].stopped && !s->watch[1].stopped)
 		let_arrive(s);
 	now = units_now_us();
 	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++, begun++)

@@ -22,9 +22,9 @@
 #define OUT_HIGH (512u << 10)	     /* stop taking in while so much waits for the connection */
 #define IN_HIGH (1u << 20)	     /* stop reading the connection while a member is so far behind */
 #define UNSENT_LOW (256 << 10)	     /* bytes that TCP holds beyond what is on its way */
-#define WINDOW_US 20000		     /* of more waiting than the link takes, to know its width */
-#define FORGET_US 1000000	     /* then it is tried without packing again */
-#define PACK_GAIN 1.3		     /* packing must be so much faster than the link */
+#define WINDOW_US 10000		     /* of more waiting than the link takes, to know its width */
+#define FORGET_US 5000000	     /* then it is tried without packing again */
+#define PACK_GAIN 1.3		     /* packing must be so much faster than the link to begin with it */
 #define MESSAGE_MAX (256u << 10)
 #define QUEUE_MAX 64
 #define PING_EVERY_US 1000000
@@ -211,18 +211,20 @@ static void look_at_link(struct wire *w)
 	if (!w->conf.compress || ioctl(net_conn_fd(w->conn), SIOCOUTQ, &queued))
 		return;
 	taken = w->sent - (uint64_t)queued;
-	if (!bytes_size(&w->out)) { /* it takes what we give it: nothing to learn of it */
-		p->since_us = now;
-		p->taken = taken;
-		if (now - p->seen_us > FORGET_US)
-			p->packing = false;
+	if (bytes_size(&w->out) && now - p->since_us < WINDOW_US)
 		return;
+	if (bytes_size(&w->out)) {
+		p->link_rate = (double)(taken - p->taken) / (double)(now - p->since_us);
+		p->seen_us = now;
+		/* Not known yet how fast we pack: try. */
+		if (p->pack_rate <= 0 || p->pack_rate > p->link_rate * PACK_GAIN)
+			p->packing = true;
+	} else if (now - p->seen_us > FORGET_US) {
+		p->packing = false; /* the link may have become wide: see */
 	}
-	if (now - p->since_us < WINDOW_US)
-		return;
-	p->link_rate = (double)(taken - p->taken) / (double)(now - p->since_us);
-	p->packing = p->pack_rate <= 0 || p->pack_rate > p->link_rate * PACK_GAIN;
-	p->since_us = p->seen_us = now;
+	if (p->pack_rate > 0 && p->pack_rate < p->link_rate)
+		p->packing = false;
+	p->since_us = now;
 	p->taken = taken;
 }
 

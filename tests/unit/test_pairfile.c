@@ -200,15 +200,19 @@ static void the_first_error(void **state)
 /* A name that the source chose is one word, whatever is in it. */
 static void names_stay_one_word(void **state)
 {
-	const struct pair_identity odd = {.uuid = UUID, .name = "a b' -monitor \"x"};
+	const struct pair_identity blank = {.uuid = UUID, .name = "a b -monitor x"};
+	const struct pair_identity odd = {.uuid = UUID, .name = "a,debug-threads=on"};
 	struct pair_place p;
 	struct err err = {0};
 
 	(void)state;
-	if (pairfile_parse("f.pair", usual, DIR, &odd, &p, &err))
+	if (pairfile_parse("f.pair", usual, DIR, &blank, &p, &err))
 		fail_msg("%s", err.text);
-	assert_string_equal(words_of(&p, PAIR_VM), "qemu|-name|a b' -monitor \"x|-uuid|" UUID "|-S");
+	assert_string_equal(words_of(&p, PAIR_VM), "qemu|-name|a b -monitor x|-uuid|" UUID "|-S");
 	pairfile_free(&p);
+	/* Nor a sub-option of its own. */
+	assert_int_equal(pairfile_parse("f.pair", usual, DIR, &odd, &p, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "name"));
 }
 
 static void files(void **state)
