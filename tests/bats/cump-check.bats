@@ -324,7 +324,7 @@ END
 }
 
 @test "not enough memory at the destination: 3" {
-	mem=$(awk '/^MemTotal/ { printf "%dB", int($2 / 1024 * 0.75) * 1048576 + 8192 }' /proc/meminfo)
+	mem=$(awk '/^MemTotal/ { printf "%.0fB", int($2 / 1024 * 0.75) * 1048576 + 8192 }' /proc/meminfo)
 	bare_pair vm "$home" -S
 	write_pair_file
 	start_receiver
