@@ -134,7 +134,8 @@ static int sink_ready(void *m, struct err *err)
 	if (rc)
 		return process_alive(s->q.process) ? rc : died(s, err);
 	status = qmp_str(r, "status");
-	rc = status && !strcmp(status, "paused"); /* was inmigrate */
+	/* Until then "inmigrate"; then as the source was: "paused", "prelaunch" if it never ran … */
+	rc = status && strcmp(status, "inmigrate") != 0;
 	json_object_put(r);
 	return rc;
 }
