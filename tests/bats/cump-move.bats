@@ -57,7 +57,7 @@ report() { # JQ-FILTER
 }
 
 report_is_whole() {
-	report '.schema == "util-vm.cump-migrate.report.1" and .outcome == "done" and .exit == 0
+	report '.schema == "util-vm/cump-migrate/report/1" and .outcome == "done" and .exit == 0
 		and (.id | length) == 36 and .total_us > 0 and .downtime_us > 0 and .downtime_us < .total_us
 		and .stop_skew_us >= 0 and (.forced | type) == "boolean"
 		and ([.vm, .vtpm] | all((["name", "uuid", "mem_bytes", "streams", "rounds", "zero_pages",
@@ -284,7 +284,7 @@ stalled() {
 	receiver_idle
 	assert_equal "$(cat "$d/rc")" 0
 	run -0 jq -er '[.schema, .role, .vm, .state, .condition] | join(" ")' "$d/status"
-	assert_output 'util-vm.cump-migrate.status.1 source bare-vm started under way'
+	assert_output 'util-vm/cump-migrate/status/1 source bare-vm started under way'
 	run -0 cump-migrate status --all --state-dir "$d/sa"
 	assert_output --regexp '^[0-9a-f-]{36} source released +finished '
 	run -3 --separate-stderr cump-migrate cancel --state-dir "$d/sa" "$(new_uuid)"
