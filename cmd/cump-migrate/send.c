@@ -34,7 +34,8 @@ int cump_finish(const struct pair_report *r, enum pair_outcome outcome, const st
 	} else if (log_level() >= LOG_NORMAL) {
 		pair_report_text(r, outcome, stdout);
 	}
-	if (sig && (outcome == PAIR_ROLLED_BACK || outcome == PAIR_REFUSED))
+	if (sig && (outcome == PAIR_ROLLED_BACK || outcome == PAIR_REFUSED ||
+		    outcome == PAIR_TIMED_OUT))
 		return EXIT_SIGNAL + sig;
 	return (int)outcome;
 }

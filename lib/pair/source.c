@@ -547,10 +547,8 @@ static enum pair_outcome roll_back(struct send *s, struct err *err)
 	bool failed;
 	int rc;
 
-	/* A hypervisor that is about to end its stream answers nobody while we do not read it. */
-	for (unsigned i = 0; s->wire && i < PAIR_MEMBERS; i++)
-		if (s->streams[i])
-			wire_gate(s->wire, i, BUDGET_NO_LIMIT);
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		wire_cut(s->wire, i);
 	/* Durable first: after this nobody may ever answer "go" for this pair. */
 	rc = journal_append(s->journal, "aborted", NULL, &second);
 	if (!rc)

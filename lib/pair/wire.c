@@ -598,6 +598,15 @@ void wire_gate(struct wire *w, unsigned owner, uint64_t credit)
 	ring(w->wake);
 }
 
+void wire_cut(struct wire *w, unsigned owner)
+{
+	pthread_mutex_lock(&w->lock);
+	if (w->lane[owner].fd >= 0)
+		shutdown(w->lane[owner].fd, SHUT_RDWR);
+	pthread_mutex_unlock(&w->lock);
+	ring(w->wake);
+}
+
 void wire_share(struct wire *w, unsigned owner, double left)
 {
 	pthread_mutex_lock(&w->lock);

@@ -41,6 +41,12 @@ int wire_attach(struct wire *w, unsigned owner, int fd, uint64_t credit);
  */
 void wire_gate(struct wire *w, unsigned owner, uint64_t credit);
 
+/*
+ * Cut member @owner's stream: its hypervisor sees the end at once, whatever waits for the
+ * connection. One that was about to end its own stream answers nobody before that.
+ */
+void wire_cut(struct wire *w, unsigned owner);
+
 /* Of two members with something to send, the one with the larger share left goes first (0…1). */
 void wire_share(struct wire *w, unsigned owner, double left);
 
