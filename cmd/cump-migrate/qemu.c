@@ -12,12 +12,6 @@
 #include "pair/message.h"
 #include "vm/vm.h"
 
-/*
- * What QEMU may write before we read it. Little, so that a parked QEMU stands still: with a
- * whole dirty set in the socket it would look at its log again, find nothing, and stop.
- */
-#define WRITE_AHEAD (16 << 10)
-
 int qemu_open(struct qemu *q, struct json_object *o, struct err *err)
 {
 	pid_t peer;
@@ -195,15 +189,26 @@ int qemu_quit(struct qemu *q, struct err *err)
 	return process_end(q->process, 2000, err);
 }
 
-int qemu_stream(struct qemu *q, int *stream, struct err *err)
+void qemu_write_ahead(int fd, int bytes)
 {
-	int sv[2], ahead = WRITE_AHEAD, rc;
+	/* Beyond net.core.wmem_max only with CAP_NET_ADMIN; else as much as is allowed. */
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)))
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
+int qemu_stream(struct qemu *q, int *stream, int *theirs, struct err *err)
+{
+	int sv[2], rc;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv))
 		return err_sys(err, -errno, "make socket pair");
-	setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &ahead, sizeof(ahead));
+	qemu_write_ahead(sv[0], QEMU_WRITE_AHEAD);
+	qemu_write_ahead(sv[1], QEMU_WRITE_AHEAD);
 	rc = qmp_send_fd(q->qmp, "cump", sv[1], QEMU_QMP_MS, err);
-	close(sv[1]);
+	if (rc || !theirs)
+		close(sv[1]);
+	else
+		*theirs = sv[1];
 	if (rc)
 		close(sv[0]);
 	else

@@ -108,7 +108,7 @@ static int sink_identify(void *m, struct pair_identity *id, struct err *err)
 static int sink_receive(void *m, int *stream, struct err *err)
 {
 	struct sink *s = m;
-	int rc = qemu_stream(&s->q, stream, err);
+	int rc = qemu_stream(&s->q, stream, NULL, err);
 
 	if (rc)
 		return rc;

@@ -20,6 +20,7 @@
 
 #define NO_LIMIT_BYTES 0x7fffffffffffull /* per second */
 #define TCG_UNIT (256u << 10)
+#define TIGHT_AHEAD (16 << 10)
 #define HOLD_MS 1
 #define FINISH_MS 2000000 /* QEMU's largest downtime-limit */
 #define CANCEL_MS 10000
@@ -30,6 +31,7 @@ struct source {
 	uint64_t old_bandwidth, old_downtime; /* restored by resume */
 	bool old_return_path;
 	uint64_t stop_id, stopped_us;
+	int theirs; /* QEMU's end of its stream; -1: none */
 	void (*on_stop)(void *ctx);
 	void *on_stop_ctx;
 };
@@ -89,10 +91,18 @@ static int remember(struct source *s, struct json_object *where, struct err *err
 	return 0;
 }
 
+static void let_go(struct source *s)
+{
+	if (s->theirs >= 0)
+		close(s->theirs);
+	s->theirs = -1;
+}
+
 static void source_close(void *m)
 {
 	struct source *s = m;
 
+	let_go(s);
 	qmp_close(s->q.qmp);
 	free(s);
 }
@@ -104,6 +114,7 @@ static int source_open(struct json_object *where, void **m, struct err *err)
 
 	if (!s)
 		return err_set(err, -ENOMEM, "open VM: out of memory");
+	s->theirs = -1;
 	rc = qemu_open(&s->q, where, err);
 	if (!rc && s->q.qmp) {
 		qmp_on_event(s->q.qmp, on_event, s);
@@ -184,13 +195,14 @@ static int source_start(void *m, int *stream, struct err *err)
 	if (!rc)
 		rc = qemu_capability(&s->q, "return-path", true, err);
 	if (!rc)
-		rc = qemu_stream(&s->q, stream, err);
+		rc = qemu_stream(&s->q, stream, &s->theirs, err);
 	if (rc)
 		return rc;
 	rc = qmp_call(s->q.qmp, QEMU_QMP_MS, NULL, err, "migrate", "{\"uri\":\"fd:cump\"}");
 	if (rc) {
 		close(*stream);
 		*stream = -1;
+		let_go(s);
 	}
 	return rc;
 }
@@ -262,8 +274,18 @@ static int source_stop_end(void *m, uint64_t *when_us, struct err *err)
 	return rc;
 }
 
+static void source_tighten(void *m, bool tight)
+{
+	struct source *s = m;
+
+	if (s->theirs >= 0)
+		qemu_write_ahead(s->theirs, tight ? TIGHT_AHEAD : QEMU_WRITE_AHEAD);
+}
+
 static int source_finish(void *m, struct err *err)
 {
+	source_tighten(m, false);
+	let_go(m);
 	return set_limits(m, NO_LIMIT_BYTES, FINISH_MS, err);
 }
 
@@ -305,6 +327,8 @@ static int source_resume(void *m, struct err *err)
 	struct source *s = m;
 	int rc = qemu_need(&s->q, err);
 
+	let_go(s);
+
 	if (!rc)
 		rc = cancel(s, err);
 	if (rc)
@@ -343,6 +367,7 @@ const struct pair_source_ops qemu_source_ops = {
 	.estimate = source_estimate,
 	.fd = source_fd,
 	.poll = source_poll,
+	.tighten = source_tighten,
 	.on_stop = source_on_stop,
 	.stop_begin = source_stop_begin,
 	.stop_end = source_stop_end,

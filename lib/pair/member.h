@@ -4,7 +4,7 @@
  * A driver ("qemu", "swtpm") is one file with these tables and one row in the command's
  * table; the coordinator knows no hypervisor.
  *
- * estimate, on_stop, fd and poll are called only of members that have a stream.
+ * estimate, on_stop, fd, poll and tighten are called only of members that have a stream.
  * All functions return 0 or -errno with @err. resume, release and drop may be called in
  * any state and again after a crash; they do what is still to be done.
  */
@@ -60,6 +60,11 @@ struct pair_source_ops {
 	int (*fd)(void *m);
 	/* Take in what happened to it; asks nothing. */
 	void (*poll)(void *m);
+	/*
+	 * Near the end of a pass it must not write ahead of us: with a whole small dirty set in
+	 * its socket it would look at its log again, find nothing, and stop its guest.
+	 */
+	void (*tighten)(void *m, bool tight);
 	/* Stop its guest, in two halves so that both members' stops overlap. *@when_us: CLOCK_REALTIME. */
 	int (*stop_begin)(void *m, struct err *err);
 	int (*stop_end)(void *m, uint64_t *when_us, struct err *err);

@@ -18,7 +18,9 @@
 #define TELL_MS 5000	 /* for the other end to hear that it is off */
 #define ASK_MS 20000	 /* for it to come back after the decision */
 #define FIRST_CREDIT (4u << 20)
+#define TIGHT_BYTES (16u << 20) /* left in a pass */
 #define ARRIVE_US 20000	 /* for what is on its way, before the stop */
+#define STILL_TICKS 4	 /* of FINISH_TICK_MS: it has arrived, and is taken in */
 #define TICK_MS 4	 /* between two looks at the estimates */
 #define FINISH_TICK_MS 1 /* guests stand still: every millisecond counts */
 
@@ -421,6 +423,7 @@ static int iterate(struct send *s, struct err *err)
 				continue;
 			wire_share(s->wire, i, t->total ? (double)t->remaining / (double)t->total : 0);
 			wire_gate(s->wire, i, credit[i]);
+			ops(s, i)->tighten(s->m[i], t->remaining < TIGHT_BYTES);
 		}
 		if (s->conf->limits.timeout_us && now - begun > s->conf->limits.timeout_us)
 			return err_set(err, -ETIMEDOUT, "move pair: pre-copy did not end in time");
@@ -441,6 +444,7 @@ static int iterate(struct send *s, struct err *err)
 static void let_arrive(struct send *s)
 {
 	uint64_t until = units_now_us() + ARRIVE_US, before, now = raw_bytes(s);
+	unsigned still = 0;
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		if (s->streams[i])
@@ -449,7 +453,8 @@ static void let_arrive(struct send *s)
 		before = now;
 		poll(NULL, 0, FINISH_TICK_MS);
 		now = raw_bytes(s);
-	} while (now != before && units_now_us() < until);
+		still = now == before ? still + 1 : 0;
+	} while (still < STILL_TICKS && units_now_us() < until);
 }
 
 static int stop_both(struct send *s, struct err *err)

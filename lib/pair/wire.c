@@ -24,7 +24,12 @@
 #define UNSENT_LOW (256 << 10)	     /* bytes that TCP holds beyond what is on its way */
 #define WINDOW_US 10000		     /* of more waiting than the link takes, to know its width */
 #define FORGET_US 5000000	     /* then it is tried without packing again */
-#define PACK_GAIN 1.3		     /* packing must be so much faster than the link to begin with it */
+#define RETRY_US 250000		     /* then packing is tried again */
+#define TRY_BATCHES 4		     /* before it is judged */
+/* Packing takes the processor from the guests and from the other end: it must be so much
+ * faster than the link to be begun with, and so much to be gone on with. */
+#define PACK_GAIN 2.5
+#define PACK_KEEP 1.5
 #define MESSAGE_MAX (256u << 10)
 #define QUEUE_MAX 64
 #define PING_EVERY_US 1000000
@@ -50,6 +55,8 @@ struct pace {
 	double link_rate, pack_rate;  /* bytes/us: of the link; of members' bytes packed */
 	uint64_t since_us, taken;     /* of the measurement under way */
 	uint64_t seen_us;	      /* when the link was last seen to be narrow */
+	uint64_t packed_us;	      /* when a batch was last packed */
+	unsigned batches;	      /* packed since packing began */
 };
 
 struct wire {
@@ -216,14 +223,19 @@ static void look_at_link(struct wire *w)
 	if (bytes_size(&w->out)) {
 		p->link_rate = (double)(taken - p->taken) / (double)(now - p->since_us);
 		p->seen_us = now;
-		/* Not known yet how fast we pack: try. */
-		if (p->pack_rate <= 0 || p->pack_rate > p->link_rate * PACK_GAIN)
+		/* Not known how fast we pack, or slow when last tried (the first batches are): try. */
+		if (!p->packing && (p->pack_rate > p->link_rate * PACK_GAIN ||
+				    now - p->packed_us > RETRY_US)) {
 			p->packing = true;
+			p->pack_rate = 0;
+		}
 	} else if (now - p->seen_us > FORGET_US) {
 		p->packing = false; /* the link may have become wide: see */
 	}
-	if (p->pack_rate > 0 && p->pack_rate < p->link_rate)
+	if (p->batches > TRY_BATCHES && p->pack_rate < p->link_rate * PACK_KEEP)
 		p->packing = false;
+	if (!p->packing)
+		p->batches = 0;
 	p->since_us = now;
 	p->taken = taken;
 }
@@ -232,7 +244,12 @@ static void note_packing(struct pace *p, size_t n, uint64_t took_us)
 {
 	double rate = (double)n / (double)(took_us ? took_us : 1);
 
-	p->pack_rate = p->pack_rate > 0 ? p->pack_rate + (rate - p->pack_rate) / 8 : rate;
+	p->packed_us = units_now_us();
+	/* The first ones of a trial meet cold memory. */
+	if (p->batches++ < TRY_BATCHES || p->pack_rate <= 0)
+		p->pack_rate = rate;
+	else
+		p->pack_rate += (rate - p->pack_rate) / 8;
 }
 
 static int send_frame(struct wire *w, enum frame_type type, unsigned owner, const void *data,
