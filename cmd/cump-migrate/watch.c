@@ -34,10 +34,12 @@ static int cancelled(void *ctx)
 static void on_step(void *ctx, enum pair_step step)
 {
 	const char *name = pair_step_name(step), *at = cump_opts.debug_at;
+	struct cump_watch *w = ctx;
 	size_t n = strlen(name);
 	int status;
 
-	(void)ctx;
+	if (step == STEP_SEND_STOPPED && w->status_path[0])
+		unlink(w->status_path); /* no figures come any more, and we may be killed */
 	if (!at || strncmp(at, name, n) != 0 || at[n] != '=')
 		return;
 	status = system(at + n + 1); /* the user's own command, by the user's own option */
