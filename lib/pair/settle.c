@@ -13,6 +13,7 @@
 #define CONNECT_MS 3000
 #define ANSWER_MS 30000 /* the sink may have to start or end two hypervisors first */
 #define AGAIN_MS 250
+#define SILENCE_MS 10000
 
 void settle_release(const struct pair_driver *const driver[PAIR_MEMBERS],
 		    void *const m[PAIR_MEMBERS], struct json_object **receipts)
@@ -64,19 +65,6 @@ static struct net_security *security_from(struct json_object *begin, struct err 
 	return sec;
 }
 
-static int open_wire(const struct net_addr *dest, struct net_security *security,
-		     struct wire **wire, struct err *err)
-{
-	static const struct wire_conf wc = {.silence_ms = 10000};
-	struct net_conn *conn;
-	int fd = net_connect(dest, CONNECT_MS, err), rc;
-
-	if (fd < 0)
-		return fd;
-	rc = net_conn_open(security, fd, CONNECT_MS, &conn, err);
-	return rc ? rc : wire_start(conn, &wc, wire, err);
-}
-
 static int put_question(struct wire *w, struct json_object *begin, const char *decision,
 			char state[16], struct err *err)
 {
@@ -109,6 +97,7 @@ static int ask_sink(struct json_object *begin, const struct settle_ask *ask, con
 	uint64_t until = units_now_us() + (uint64_t)ask->patience_ms * 1000;
 	struct net_security *own = ask->security ? NULL : security_from(begin, err);
 	struct net_security *security = ask->security ? ask->security : own;
+	static const struct wire_conf wc = {.silence_ms = SILENCE_MS};
 	static const struct timespec again = {0, AGAIN_MS * 1000000l};
 	struct net_addr dest;
 	int rc = ask->dest ? 0 : net_addr_parse(message_text(begin, "dest"), &dest, err);
@@ -119,7 +108,7 @@ static int ask_sink(struct json_object *begin, const struct settle_ask *ask, con
 	}
 	for (;;) {
 		*wire = NULL;
-		rc = open_wire(ask->dest ? ask->dest : &dest, security, wire, err);
+		rc = wire_connect(ask->dest ? ask->dest : &dest, security, CONNECT_MS, &wc, wire, err);
 		if (!rc)
 			rc = put_question(*wire, begin, decision, state, err);
 		if (!rc && strcmp(state, "busy") != 0)

@@ -126,17 +126,8 @@ static int connect_wire(struct send *s, struct err *err)
 {
 	const struct pair_limits *l = &s->conf->limits;
 	struct wire_conf wc = {l->compress, (int)l->zstd_level, (int)(l->silence_us / 1000)};
-	struct net_conn *conn;
-	char text[300];
-	int fd = net_connect(&s->conf->dest, CONNECT_MS, err), rc;
 
-	if (fd < 0)
-		return fd;
-	rc = net_conn_open(s->conf->security, fd, CONNECT_MS, &conn, err);
-	if (rc)
-		return rc;
-	log_verbose("connected: %s", net_conn_describe(conn, text, sizeof(text)));
-	return wire_start(conn, &wc, &s->wire, err);
+	return wire_connect(&s->conf->dest, s->conf->security, CONNECT_MS, &wc, &s->wire, err);
 }
 
 /* The destination speaks first: its version, and a nonce that makes a replayed stream void. */

@@ -382,7 +382,6 @@ static bool members_behind(const struct wire *w)
 	return false;
 }
 
-/* Incoming data is counted per owner by the frames' raw size; the wire's own by what arrives. */
 static int read_conn(struct wire *w, struct err *err)
 {
 	for (;;) {
@@ -589,6 +588,22 @@ int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire 
 	}
 	*out = w;
 	return 0;
+}
+
+int wire_connect(const struct net_addr *dest, struct net_security *security, int timeout_ms,
+		 const struct wire_conf *conf, struct wire **out, struct err *err)
+{
+	struct net_conn *conn;
+	char text[300];
+	int fd = net_connect(dest, timeout_ms, err), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = net_conn_open(security, fd, timeout_ms, &conn, err);
+	if (rc)
+		return rc;
+	log_verbose("connected: %s", net_conn_describe(conn, text, sizeof(text)));
+	return wire_start(conn, conf, out, err);
 }
 
 int wire_attach(struct wire *w, unsigned owner, int fd, uint64_t credit)

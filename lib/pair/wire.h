@@ -12,6 +12,7 @@
 #include <json-c/json.h>
 
 #include "base/err.h"
+#include "net/addr.h"
 #include "net/conn.h"
 #include "pair/frame.h"
 
@@ -31,6 +32,10 @@ struct wire_stats {
 /* Takes over @conn. */
 int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire **out,
 	       struct err *err);
+
+/* Connect to @dest, shake hands (each within @timeout_ms) and start. */
+int wire_connect(const struct net_addr *dest, struct net_security *security, int timeout_ms,
+		 const struct wire_conf *conf, struct wire **out, struct err *err);
 
 /* Give member @owner's socket to the wire (taken over), with @credit as of wire_gate. */
 int wire_attach(struct wire *w, unsigned owner, int fd, uint64_t credit);
