@@ -18,7 +18,7 @@ struct cump_opts {
 	const char *pair_file;
 	uint64_t budget_us, timeout_us, rendezvous_us, silence_us, max_rounds;
 	uint32_t level;
-	bool no_compress, dry_run, json, once, accept_handed, all;
+	bool no_compress, dry_run, json, once, accept_handed, all, no_wait;
 	const char *debug_at;
 	bool debug_steps;
 };

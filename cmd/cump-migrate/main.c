@@ -66,7 +66,13 @@ static const struct cli_opt receive_opts[] = {
 
 static const struct cli_opt status_opts[] = {
 	{'a', "all", CLI_FLAG, &O.all, NULL, "finished ones, too"}, OPT_STATE, OPT_JSON, CLI_END};
-static const struct cli_opt cancel_opts[] = {OPT_STATE, CLI_END};
+static const struct cli_opt cancel_opts[] = {
+	{'t', "timeout", CLI_DURATION, &O.timeout_us, "TIME", "wait so long for its end (60s)"},
+	{0, "no-wait", CLI_FLAG, &O.no_wait, NULL, "only tell it"},
+	OPT_STATE,
+	OPT_JSON,
+	CLI_END,
+};
 static const struct cli_opt recover_opts[] = {
 	OPT_KEYS,
 	{'n', "dry-run", CLI_FLAG, &O.dry_run, NULL, "say what would be done"},

@@ -2,10 +2,14 @@
 /* status and cancel: what other processes of ours are doing. */
 #include <errno.h>
 #include <glob.h>
+#include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include "base/exit.h"
 #include "base/journal.h"
@@ -14,6 +18,8 @@
 #include "cump.h"
 #include "pair/message.h"
 #include "process.h"
+
+#define CANCEL_US 60000000 /* a roll-back tells the destination, which may be slow to answer */
 
 struct entry {
 	char id[64], role[8];
@@ -150,6 +156,67 @@ int cump_status(int argc, char **argv)
 	return open ? EXIT_RECOVER : EXIT_DONE;
 }
 
+/* ---- cancel ---- */
+
+/* Wait for the end of @p, at most @us. -ETIMEDOUT. */
+static int await_end(struct process p, uint64_t us)
+{
+	struct pollfd end = {pidfd_open(p.pid, 0), POLLIN, 0};
+	int rc = 0;
+
+	if (end.fd >= 0 && process_alive(p))
+		rc = poll(&end, 1, us > 1000ull * INT_MAX ? INT_MAX : (int)(us / 1000)) ? 0 : -ETIMEDOUT;
+	if (end.fd >= 0)
+		close(end.fd);
+	return rc;
+}
+
+/* How it ended: the journal is where it was, and open, or among the finished ones. */
+static enum pair_outcome ending_of(const char *id, const char *path)
+{
+	enum pair_outcome out = PAIR_ROLLED_BACK;
+	char pattern[4300];
+	struct entry e;
+	glob_t g = {0};
+	bool open = !read_entry(path, &e), found = open;
+
+	snprintf(pattern, sizeof(pattern), "%s/done/*%s.source", cump_state_dir(), id);
+	if (!open && !glob(pattern, 0, NULL, &g))
+		found = !read_entry(g.gl_pathv[g.gl_pathc - 1], &e);
+	globfree(&g);
+	if (!found) /* given up before anything was promised */
+		return out;
+	if (!strcmp(e.state, "done") || !strcmp(e.state, "released"))
+		out = PAIR_DONE;
+	else if (open && strcmp(e.state, "aborted") != 0)
+		out = PAIR_IN_DOUBT;
+	json_object_put(e.all);
+	return out;
+}
+
+static int tell_ending(const char *id, enum pair_outcome out)
+{
+	if (cump_opts.json) {
+		struct json_object *o = json_object_new_object();
+
+		message_add(o, "schema", "util-vm/cump-migrate/cancel/1");
+		message_add(o, "id", id);
+		message_add(o, "outcome", pair_outcome_word(out));
+		printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_NOSLASHESCAPE));
+		json_object_put(o);
+	}
+	switch (out) {
+	case PAIR_ROLLED_BACK:
+		return EXIT_DONE;
+	case PAIR_DONE:
+		log_error("cancel %s: too late, the pair runs at its destination", id);
+		return EXIT_NO;
+	default:
+		log_error("cancel %s: left in doubt; 'cump-migrate recover' settles it", id);
+		return EXIT_RECOVER;
+	}
+}
+
 int cump_cancel(int argc, char **argv)
 {
 	char path[4300];
@@ -176,5 +243,11 @@ int cump_cancel(int argc, char **argv)
 		log_error("%s", err.text);
 		return EXIT_REFUSED;
 	}
-	return EXIT_DONE;
+	if (cump_opts.no_wait)
+		return EXIT_DONE;
+	if (await_end(p, cump_opts.timeout_us ? cump_opts.timeout_us : CANCEL_US)) {
+		log_error("cancel %s: it was told, and is still at it", argv[0]);
+		return EXIT_TIMED_OUT;
+	}
+	return tell_ending(argv[0], ending_of(argv[0], path));
 }

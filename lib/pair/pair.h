@@ -161,6 +161,9 @@ struct pair_recover {
 };
 int pair_recover(const struct pair_recover *conf, struct err *err);
 
+/* "done", "rolled-back", …: as in the reports. */
+const char *pair_outcome_word(enum pair_outcome outcome);
+
 /* The report as text or JSON object (caller owns), for a given outcome. */
 struct json_object *pair_report_json(const struct pair_report *r, enum pair_outcome outcome,
 				     const char *error);

@@ -6,7 +6,7 @@
 #include "pair/message.h"
 #include "pair/pair.h"
 
-static const char *outcome_word(enum pair_outcome o)
+const char *pair_outcome_word(enum pair_outcome o)
 {
 	switch (o) {
 	case PAIR_DONE:
@@ -25,7 +25,7 @@ static const char *outcome_word(enum pair_outcome o)
 	return "in doubt";
 }
 
-/* Events in the order in which they happened (mission: steps 1–8 of the paper). */
+/* Events in the order in which they happened (steps 1 to 8 of the paper). */
 static struct json_object *timeline(const struct pair_report *r)
 {
 	struct json_object *all = json_object_new_array();
@@ -68,7 +68,7 @@ struct json_object *pair_report_json(const struct pair_report *r, enum pair_outc
 
 	message_add(o, "schema", "util-vm/cump-migrate/report/1");
 	message_add(o, "id", r->id);
-	message_add(o, "outcome", outcome_word(outcome));
+	message_add(o, "outcome", pair_outcome_word(outcome));
 	message_add_number(o, "exit", (uint64_t)outcome);
 	if (error && *error)
 		message_add(o, "error", error);
@@ -126,7 +126,7 @@ void pair_report_text(const struct pair_report *r, enum pair_outcome outcome, FI
 
 	if (!r->step_us[STEP_SEND_STARTED] && !r->step_us[STEP_RECEIVE_DATA])
 		return; /* nothing moved: the error says it all */
-	fprintf(to, "pair %s: %s\n", r->id, outcome_word(outcome));
+	fprintf(to, "pair %s: %s\n", r->id, pair_outcome_word(outcome));
 	for (int s = 0; s < STEP_COUNT; s++)
 		if (r->step_us[s])
 			fprintf(to, "%12s  %-18s %s\n",

@@ -206,7 +206,7 @@ state_shows() { # STATE FILE
 
 # cancelled_at STEP: by `cancel`, which is a SIGTERM
 cancelled_at() {
-	echo "cump-migrate cancel --state-dir '$d/sa' \$(basename '$d'/sa/*.source .source) >'$d/cancelled' 2>&1" \
+	echo "cump-migrate cancel --no-wait --state-dir '$d/sa' \$(basename '$d'/sa/*.source .source) >'$d/cancelled' 2>&1" \
 		>"$d/deed"
 	begin_move --debug-at "$1=sh $d/deed"
 	end_move
@@ -257,6 +257,23 @@ stalled() {
 		cump_teardown
 		cump_setup
 	done
+}
+
+@test "cancel waits for the end, and tells it" {
+	bare_pair vm "$home"
+	write_pair_file
+	start_receiver --silence 2s
+	start_relay
+	begin_move --debug-at "send:started=kill -s USR2 $relay; until [ -e '$d/relay.state' ]; do :; done"
+	until_true stalled
+	id=$(basename "$d"/sa/*.source .source)
+	run -0 --separate-stderr cump-migrate cancel --json --state-dir "$d/sa" "$id"
+	assert_equal "$(jq -r '.id + " " + .outcome' <<<"$output")" "$id rolled back"
+	end_move
+	assert_equal "$status" 143
+	receiver_idle
+	assert_at_source
+	stop_relay
 }
 
 @test "cancel after the decision: too late, it goes on" {
