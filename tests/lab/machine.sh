@@ -15,7 +15,11 @@ absolute() {
 
 # Half a second of the boot is self-tests, waiting for RCU and patching out locks; on q35, a look at
 # 8192 places where a PCI bus might be (lastbus), each an exit to QEMU, takes seconds on nested KVM.
-boot_words='console=ttyS0 loglevel=2 panic=-1 mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 noreplace-smp no_timer_check pci=lastbus=0 audit=0 ipv6.disable=1'
+boot_words() {
+	echo console=ttyS0 loglevel=2 panic=-1 mitigations=off cryptomgr.notests \
+		rcupdate.rcu_expedited=1 noreplace-smp no_timer_check pci=lastbus=0 \
+		audit=0 ipv6.disable=1
+}
 
 # Within a lab host KVM is known to work.
 choose_accel() {
@@ -62,6 +66,10 @@ end() { # PIDFILE
 		done
 	fi
 	rm -f "$1"
+}
+
+start_waiting() {
+	deadline=$(($(date +%s) + timeout))
 }
 
 # Until the guest is READY; deadline is in seconds since the epoch.
