@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=sh disable=SC2154 # dir, lab, timeout, deadline: the caller's
+# shellcheck shell=sh disable=SC2154 # dir, lab: the caller's
 # What starts and ends guests, sourced by pair and vm. The caller has misused(), fail(), stop_all() and, in
 # $dir, the directory that its guests' sockets, logs and pid files are in.
 
@@ -68,20 +68,21 @@ end() { # PIDFILE
 	rm -f "$1"
 }
 
-start_waiting() {
-	deadline=$(($(date +%s) + timeout))
+# In seconds since the epoch.
+deadline_in() { # SECONDS
+	echo $(($(date +%s) + $1))
 }
 
-# Until the guest is READY; deadline is in seconds since the epoch.
-wait_ready() { # CONSOLE
+# Until the guest is READY.
+wait_ready() { # CONSOLE DEADLINE
 	until word=$(grep -Eom1 '^READY|^lab: FAILED|Kernel panic' "$1" 2>/dev/null); do
-		[ "$(date +%s)" -lt "$deadline" ] || word=slow
+		[ "$(date +%s)" -lt "$2" ] || word=slow
 		[ -z "$word" ] || break
 		sleep 0.05
 	done
 	[ "$word" != READY ] || return 0
 	tail -n 5 "$1" "$dir/qemu.log" >&2 || true
 	stop_all
-	[ "$word" != slow ] || fail "$1: not READY within $timeout s"
+	[ "$word" != slow ] || fail "$1: not READY in time"
 	fail "$1: the guest failed: $word"
 }
