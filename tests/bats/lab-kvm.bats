@@ -66,8 +66,7 @@ guest_on_kvm() {
 }
 
 @test "6.12: a guest runs on it; pre-fault is there; vhost, cgroups, traces, too" {
-	export -f guest_on_kvm
-	run -0 tests/lab/run kvm --timeout 300 -- bash -euc '
+	run -0 tests/lab/run kvm --timeout 300 -- bash -euc "$(declare -f guest_on_kvm)"'
 		guest_on_kvm
 		for dev in kvm vhost-vsock vhost-net net/tun; do true <>/dev/$dev; done
 		modprobe -a uio vfio-pci tpm_vtpm_proxy msr
@@ -82,8 +81,7 @@ guest_on_kvm() {
 
 # bats test_tags=long
 @test "6.1: a guest runs on it; no pre-fault" {
-	export -f guest_on_kvm
-	run -0 tests/lab/run kvm --kernel 6.1 --timeout 300 -- bash -euc '
+	run -0 tests/lab/run kvm --kernel 6.1 --timeout 300 -- bash -euc "$(declare -f guest_on_kvm)"'
 		uname -r
 		guest_on_kvm
 		"${O:-build}"/lab/bin/kvmcap 236'
