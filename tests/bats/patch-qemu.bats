@@ -72,9 +72,8 @@ start() {
 		-device virtio-blk-pci,drive=disk,iothread=io0 "$@"
 }
 
-# Workers end after 10 s without work: these are new.
+# Workers end after 10 s without work: this makes a new one.
 read_disk() {
-	qmp '{"execute":"human-monitor-command","arguments":{"command-line":"qemu-io disk \"aio_read 0 4k\""}}'
 	qmp '{"execute":"human-monitor-command","arguments":{"command-line":"qemu-io disk \"read 64k 64k\""}}'
 }
 
@@ -195,8 +194,8 @@ in_host() { # WORD...
 
 @test "prefill: all memory is mapped before the guest touches it, on q35, and again after a reset" {
 	RESET=1 run -0 --separate-stderr in_host -- "$helpers/prefill-in-host" "$QEMU" "$dir/on" \
-		--cpus 2 --mem 160M --accel kvm,prefill=on -- -action reboot=reset
-	echo "# $output" >&3
+		--cpus 2 --mem 160M --timeout 200 --accel kvm,prefill=on -- -action reboot=reset
+	sed 's/^/# /' <<<"$output" >&3
 	for moment in up reset; do
 		[ "$(field $moment mapped_mib)" -ge 160 ]
 		[ "$(field $moment-touched pages)" -gt 15000 ]
@@ -205,8 +204,8 @@ in_host() { # WORD...
 }
 
 @test "prefill: by default a guest's touch is a violation" {
-	run -0 --separate-stderr in_host -- "$helpers/prefill-in-host" "$QEMU" "$dir/off" --cpus 2 --mem 160M --accel kvm
-	echo "# $output" >&3
+	run -0 --separate-stderr in_host -- "$helpers/prefill-in-host" "$QEMU" "$dir/off" --cpus 2 --mem 160M --timeout 200 --accel kvm
+	sed 's/^/# /' <<<"$output" >&3
 	[ "$(field up mapped_mib)" -lt 160 ]
 	[ "$(field up-touched violations)" -gt 100 ]
 }
