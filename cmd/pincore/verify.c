@@ -22,6 +22,7 @@ struct seen {
 	struct vm_thread t;
 	struct migrations m;
 	bool ended, judged;
+	bool on_its_way; /* pinned while it slept: it goes to its CPU when it wakes up, once */
 	const char *wrong; /* NULL, or what is wrong with its affinity */
 	char cpus[UNITS_CPULIST_MAX];
 };
@@ -44,6 +45,16 @@ static struct seen *find(struct check *c, const struct vm_thread *t)
 	return NULL;
 }
 
+/* The kernel moves a thread that sleeps when it wakes up, not when its mask is set. */
+static bool is_elsewhere(const struct vm_thread *t)
+{
+	struct vm_thread now;
+	cpu_set_t mask;
+
+	return !vm_thread_read(t->tid, &now) && !sched_getaffinity(t->tid, sizeof(mask), &mask) &&
+	       now.cpu >= 0 && now.cpu < CPU_SETSIZE && !CPU_ISSET(now.cpu, &mask);
+}
+
 static int add(struct check *c, const struct vm_thread *t, bool born, struct err *err)
 {
 	struct seen one = {.t = *t}, *more;
@@ -58,8 +69,14 @@ static int add(struct check *c, const struct vm_thread *t, bool born, struct err
 	}
 	c->seen = more;
 	c->perf |= one.m.fd >= 0;
+	one.on_its_way = born ? c->r.pid != 0 : is_elsewhere(t);
 	more[c->n++] = one;
 	return 0;
+}
+
+static uint64_t moves(const struct seen *x)
+{
+	return x->m.count - (x->on_its_way && x->m.count);
 }
 
 static int add_all(struct check *c, bool born, struct err *err)
@@ -115,8 +132,8 @@ static void judge(struct check *c)
 		judge_affinity(c, x);
 		if (!x->judged)
 			continue;
-		c->moved += x->m.count;
-		c->movers += x->m.count != 0;
+		c->moved += moves(x);
+		c->movers += moves(x) != 0;
 	}
 }
 
@@ -153,7 +170,7 @@ static void show_progress(struct check *c, struct progress *p)
 	if (pin_opts.json || !progress_due(p))
 		return;
 	for (size_t i = 0; i < c->n; i++)
-		moved += c->seen[i].m.count;
+		moved += moves(&c->seen[i]);
 	progress_line(p, "%s %s, %llu migrations", progress_bar(done, pin_opts.for_us, 20, bar),
 		      units_format_duration(done, took, sizeof(took)), (unsigned long long)moved);
 }
@@ -196,7 +213,7 @@ static void print_thread_json(const struct check *c, const struct seen *x)
 	json_object_object_add(o, "name", json_object_new_string(x->t.name));
 	json_object_object_add(o, "cpus", json_object_new_string(x->cpus));
 	json_object_object_add(o, "last_cpu", json_object_new_int(x->t.cpu));
-	json_object_object_add(o, "migrations", json_object_new_uint64(x->m.count));
+	json_object_object_add(o, "migrations", json_object_new_uint64(moves(x)));
 	json_object_object_add(o, "judged", json_object_new_boolean(x->judged));
 	json_object_object_add(o, "as_pinned", json_object_new_boolean(!x->wrong));
 	json_object_object_add(o, "ended", json_object_new_boolean(x->ended));
@@ -212,7 +229,7 @@ static void print_text(const struct check *c)
 		const struct seen *x = &c->seen[i];
 
 		printf("%-12s %7d %-16s %-12s %10llu%s%s%s\n", thread_label(&x->t, label, sizeof(label)),
-		       (int)x->t.tid, x->t.name, x->cpus, (unsigned long long)x->m.count,
+		       (int)x->t.tid, x->t.name, x->cpus, (unsigned long long)moves(x),
 		       x->ended ? "  ended" : "", x->judged ? "" : "  not pinned", x->wrong ? "  not where it was pinned" : "");
 	}
 	printf("%s: %llu migrations of %zu of %zu threads in %s (%s)%s\n", subject_name(&c->s),

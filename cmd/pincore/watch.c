@@ -28,7 +28,8 @@
 
 struct watched {
 	struct keeper *k;
-	bool ended, stir; /* stir: something was born */
+	bool ended, undone;
+	bool stir; /* something was born */
 	uint64_t born, reset;
 };
 
@@ -87,8 +88,10 @@ static void look(struct watched *v)
 	size_t born, reset;
 	int rc = keeper_look(v->k, &born, &reset, &err);
 
-	v->born += born;
-	v->reset += reset;
+	if (!rc) {
+		v->born += born;
+		v->reset += reset;
+	}
 	if (!rc && reset)
 		print_event(v, "set back ", reset);
 	if (!rc && born)
@@ -96,6 +99,7 @@ static void look(struct watched *v)
 	if (rc == -ESRCH || rc == -ENOENT) {
 		log_verbose("%s: %s", subject_name(&v->k->s), rc == -ESRCH ? "has ended" : "was undone");
 		v->ended = true;
+		v->undone = rc == -ENOENT;
 	} else if (rc == -EBUSY) { /* an undo or a pin is at it: the next look will tell */
 		log_verbose("%s", err.text);
 	} else if (rc) {
@@ -190,7 +194,7 @@ static int finish(struct watch *w)
 		int rc = 0;
 
 		log_note("%s: %llu births pinned, %llu affinities set back%s", subject_name(&v->k->s),
-			 (unsigned long long)v->born, (unsigned long long)v->reset, v->ended ? ", it has ended" : "");
+			 (unsigned long long)v->born, (unsigned long long)v->reset, v->undone ? "; it was undone" : v->ended ? "; it has ended" : "");
 		record_file(v->k->s.vm.pid, v->k->s.starttime, file, sizeof(file));
 		/* Of a VM that has ended nothing must stay behind. */
 		if (pin_opts.undo || !record_lives(&(struct record){.pid = v->k->s.vm.pid, .starttime = v->k->s.starttime}))

@@ -62,6 +62,8 @@ int vm_thread_parse(const char *stat, struct vm_thread *t)
 		end = (char *)text + strcspn(text, " \n");
 		if (end == text)
 			return field > 22 ? 0 : -EBADMSG;
+		if (field == 3 && (*text == 'Z' || *text == 'X')) /* only its parent has not yet asked */
+			return -ESRCH;
 		if (field == 22) /* starttime */
 			t->starttime = strtoull(text, NULL, 10);
 		if (field == 39) /* processor */

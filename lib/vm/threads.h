@@ -56,7 +56,8 @@ int vm_threads(const struct vm *vm, struct vm_thread **list, size_t *n, struct e
  */
 int vm_threads_again(const struct vm *vm, struct vm_thread **list, size_t *n, struct err *err);
 
-/* What one line of /proc/PID/stat tells of a thread: tid, name, cpu, starttime; -EBADMSG. */
+/* What one line of /proc/PID/stat tells of a thread: tid, name, cpu, starttime. -EBADMSG; -ESRCH: a
+ * zombie. */
 int vm_thread_parse(const char *stat, struct vm_thread *t);
 
 /* The thread @tid as it is now, into @t (role and index untouched). -ESRCH: gone. */
