@@ -95,9 +95,13 @@ static void restore_masks(struct undo *u)
 static void restore_irqs(struct undo *u)
 {
 	for (size_t i = 0; i < u->r.irqs_n; i++) {
-		int rc = interrupt_move(u->r.irqs[i].irq, &u->r.irqs[i].cpus);
+		struct interrupt now;
+		int rc = interrupt_read(u->r.irqs[i].irq, &now);
 
-		if (!rc || rc == -ENOENT || rc == -EIO) /* those that the kernel manages never moved */
+		if (rc == -ENOENT || (!rc && CPU_EQUAL(&now.cpus, &u->r.irqs[i].cpus)))
+			continue; /* those that the kernel manages never moved */
+		rc = interrupt_move(u->r.irqs[i].irq, &u->r.irqs[i].cpus);
+		if (!rc || rc == -ENOENT)
 			continue;
 		log_error("undo: interrupt %u (%s): %s", u->r.irqs[i].irq, u->r.irqs[i].name, strerror(-rc));
 		u->failed++;

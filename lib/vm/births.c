@@ -17,17 +17,16 @@
 
 static int subscribe(int fd)
 {
-	struct __attribute__((packed, aligned(NLMSG_ALIGNTO))) {
-		struct nlmsghdr head;
-		struct cn_msg cn;
-		enum proc_cn_mcast_op op;
-	} m = {
-		.head = {.nlmsg_len = sizeof(m), .nlmsg_type = NLMSG_DONE},
-		.cn = {.id = {CN_IDX_PROC, CN_VAL_PROC}, .len = sizeof(m.op)},
-		.op = PROC_CN_MCAST_LISTEN,
-	};
+	char m[NLMSG_LENGTH(sizeof(struct cn_msg) + sizeof(enum proc_cn_mcast_op))]
+		__attribute__((aligned(NLMSG_ALIGNTO))) = {0};
+	struct nlmsghdr head = {.nlmsg_len = sizeof(m), .nlmsg_type = NLMSG_DONE};
+	enum proc_cn_mcast_op op = PROC_CN_MCAST_LISTEN;
+	struct cn_msg cn = {.id = {CN_IDX_PROC, CN_VAL_PROC}, .len = sizeof(op)};
 
-	return send(fd, &m, sizeof(m), 0) == (ssize_t)sizeof(m) ? 0 : -errno;
+	memcpy(m, &head, sizeof(head));
+	memcpy(m + NLMSG_HDRLEN, &cn, sizeof(cn));
+	memcpy(m + NLMSG_HDRLEN + sizeof(cn), &op, sizeof(op));
+	return send(fd, m, sizeof(m), 0) == (ssize_t)sizeof(m) ? 0 : -errno;
 }
 
 static void tell(const struct proc_event *ev, births_fn *fn, void *ctx)

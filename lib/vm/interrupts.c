@@ -30,7 +30,7 @@ static int read_line(const char *path, char *buf, size_t size)
 	return n < 0 ? (int)n : 0;
 }
 
-static int read_interrupt(unsigned irq, struct interrupt *i)
+int interrupt_read(unsigned irq, struct interrupt *i)
 {
 	char path[64], text[UNITS_CPULIST_MAX];
 	int rc;
@@ -62,7 +62,7 @@ int interrupts_on(const cpu_set_t *cpus, struct interrupt **list, size_t *n, str
 		cpu_set_t both;
 
 		if (!isdigit((unsigned char)*d->d_name) ||
-		    read_interrupt((unsigned)strtoul(d->d_name, NULL, 10), &i))
+		    interrupt_read((unsigned)strtoul(d->d_name, NULL, 10), &i))
 			continue;
 		CPU_AND(&both, &i.cpus, cpus);
 		if (!CPU_COUNT(&both) || !*i.name) /* nobody has asked for it */

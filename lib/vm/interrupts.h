@@ -17,7 +17,10 @@ struct interrupt {
 /* Those that may be served by one of @cpus, into *@list (caller frees), *@n of them. */
 int interrupts_on(const cpu_set_t *cpus, struct interrupt **list, size_t *n, struct err *err);
 
-/* -EIO: the kernel manages this one itself, it cannot be moved. -ENOENT: it is gone. */
+/* One of them as it is now. */
+int interrupt_read(unsigned irq, struct interrupt *i);
+
+/* -EIO, -EPERM: the kernel manages this one itself, it cannot be moved. -ENOENT: it is gone. */
 int interrupt_move(unsigned irq, const cpu_set_t *cpus);
 
 #endif

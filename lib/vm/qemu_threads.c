@@ -223,6 +223,27 @@ static void role_by_name(struct vm_thread *list, size_t n, struct vm_thread *t)
 	}
 }
 
+/*
+ * call_rcu is made by a constructor (util/rcu.c), before -name is read: it is the first thread beside
+ * main, and bears main's name.
+ */
+static void first_born_is_rcu(struct vm_thread *list, size_t n)
+{
+	struct vm_thread *first = NULL, *main = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		struct vm_thread *t = &list[i];
+
+		if (t->role == VM_MAIN)
+			main = t;
+		else if (!t->kernel && (!first || t->starttime < first->starttime ||
+					(t->starttime == first->starttime && t->tid < first->tid)))
+			first = t;
+	}
+	if (first && main && first->role == VM_OTHER && !strcmp(first->name, main->name))
+		first->role = VM_RCU;
+}
+
 void qemu_roles(const struct vm *vm, bool ask, struct vm_thread *list, size_t n)
 {
 	if (ask && !roles_by_qmp(vm, list, n))
@@ -230,4 +251,5 @@ void qemu_roles(const struct vm *vm, bool ask, struct vm_thread *list, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if (list[i].role == VM_OTHER)
 			role_by_name(list, n, &list[i]);
+	first_born_is_rcu(list, n);
 }
