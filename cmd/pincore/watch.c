@@ -58,7 +58,6 @@ static void print_event(const struct watched *v, const char *what, size_t n)
 	json_object_object_add(o, "event", json_object_new_string(*what == 's' ? "reset" : "born"));
 	json_object_object_add(o, "threads", json_object_new_uint64(n));
 	print_json(o);
-	fflush(stdout);
 }
 
 /* A name often comes a moment after the birth; then, and only then, is the VM itself asked again. */
@@ -278,6 +277,7 @@ int pin_watch(int argc, char **argv)
 		return cli_usage_error("a TARGET is missing");
 	if (pin_opts.every_us < 1000)
 		return cli_usage_error("--every: at least 1ms");
+	setvbuf(stdout, NULL, _IOLBF, 0); /* who reads the events wants them now */
 	k = calloc((size_t)argc, sizeof(*k));
 	if (!k)
 		return EXIT_REFUSED;
