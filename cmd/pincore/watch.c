@@ -31,6 +31,7 @@ struct watched {
 	bool ended, undone;
 	bool stir; /* something was born */
 	uint64_t born, reset;
+	char warned[384]; /* once is enough, until something else is wrong */
 };
 
 struct watch {
@@ -102,7 +103,11 @@ static void look(struct watched *v)
 	} else if (rc == -EBUSY) { /* an undo or a pin is at it: the next look will tell */
 		log_verbose("%s", err.text);
 	} else if (rc) {
-		log_warn("%s: %s", subject_name(&v->k->s), *err.text ? err.text : strerror(-rc));
+		if (strcmp(v->warned, err.text) != 0)
+			log_warn("%s: %s", subject_name(&v->k->s), *err.text ? err.text : strerror(-rc));
+		snprintf(v->warned, sizeof(v->warned), "%s", err.text);
+	} else {
+		*v->warned = '\0';
 	}
 }
 

@@ -34,38 +34,18 @@ static void set_vcpu(struct vm_thread *t, int index)
 /* --- QMP --- */
 
 /* QEMU tells the numbers of its own pid namespace. */
-static pid_t inner_tid(pid_t pid, pid_t tid)
-{
-	char path[64], line[256];
-	pid_t inner = tid;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)pid, (int)tid);
-	f = fopen(path, "re");
-	if (!f)
-		return tid;
-	while (fgets(line, sizeof(line), f))
-		if (!strncmp(line, "NSpid:", 6)) {
-			for (char *w = strtok(line + 6, " \t\n"); w; w = strtok(NULL, " \t\n"))
-				inner = (pid_t)strtol(w, NULL, 10);
-			break;
-		}
-	fclose(f);
-	return inner;
-}
-
-static struct vm_thread *by_inner_tid(const struct vm *vm, bool inside, struct vm_thread *list,
+static struct vm_thread *by_inner_tid(bool inside, struct vm_thread *list,
 				      size_t n, uint64_t tid)
 {
 	if (!inside)
 		return by_tid(list, n, (pid_t)tid);
 	for (size_t i = 0; i < n; i++)
-		if (!list[i].kernel && inner_tid(vm->pid, list[i].tid) == (pid_t)tid)
+		if (!list[i].kernel && vm_thread_inner(list[i].tid) == (pid_t)tid)
 			return &list[i];
 	return NULL;
 }
 
-static void take_vcpus(const struct vm *vm, bool inside, struct json_object *cpus,
+static void take_vcpus(bool inside, struct json_object *cpus,
 		       struct vm_thread *list, size_t n)
 {
 	size_t count = json_object_is_type(cpus, json_type_array) ? json_object_array_length(cpus) : 0;
@@ -75,12 +55,12 @@ static void take_vcpus(const struct vm *vm, bool inside, struct json_object *cpu
 		uint64_t index = qmp_u64(cpu, "cpu-index", UINT64_MAX);
 
 		if (index < 65536)
-			set_vcpu(by_inner_tid(vm, inside, list, n, qmp_u64(cpu, "thread-id", 0)),
+			set_vcpu(by_inner_tid(inside, list, n, qmp_u64(cpu, "thread-id", 0)),
 				 (int)index);
 	}
 }
 
-static void take_iothreads(const struct vm *vm, bool inside, struct json_object *threads,
+static void take_iothreads(bool inside, struct json_object *threads,
 			   struct vm_thread *list, size_t n)
 {
 	size_t count =
@@ -88,7 +68,7 @@ static void take_iothreads(const struct vm *vm, bool inside, struct json_object 
 
 	for (size_t i = 0; i < count; i++) {
 		struct vm_thread *t =
-			by_inner_tid(vm, inside, list, n,
+			by_inner_tid(inside, list, n,
 				     qmp_u64(json_object_array_get_idx(threads, i), "thread-id", 0));
 
 		if (t && t->role == VM_OTHER)
@@ -100,7 +80,7 @@ static void take_iothreads(const struct vm *vm, bool inside, struct json_object 
 static bool roles_by_qmp(const struct vm *vm, struct vm_thread *list, size_t n)
 {
 	struct json_object *cpus = NULL, *iothreads = NULL;
-	bool inside = inner_tid(vm->pid, vm->pid) != vm->pid;
+	bool inside = vm_thread_inner(vm->pid) != vm->pid;
 	uint64_t ask_cpus, ask_iothreads;
 	struct err err = {0};
 	struct qmp *qmp;
@@ -122,8 +102,8 @@ static bool roles_by_qmp(const struct vm *vm, struct vm_thread *list, size_t n)
 		rc = qmp_finish(qmp, ask_iothreads, QMP_MS, &iothreads, &err);
 	if (rc)
 		log_verbose("threads of %s: %s", vm->target, err.text);
-	take_vcpus(vm, inside, cpus, list, n);
-	take_iothreads(vm, inside, iothreads, list, n);
+	take_vcpus(inside, cpus, list, n);
+	take_iothreads(inside, iothreads, list, n);
 	json_object_put(cpus);
 	json_object_put(iothreads);
 	qmp_close(qmp);

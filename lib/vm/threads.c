@@ -159,19 +159,24 @@ static int add_tasks(pid_t pid, struct list *l)
 	return !rc && !l->n ? -ESRCH : rc;
 }
 
-/* The number that the process has in its own pid namespace: what it calls itself. */
-static pid_t own_pid(pid_t pid)
+pid_t vm_thread_inner(pid_t tid)
 {
 	char path[64], text[4096], *line;
-	pid_t own = pid;
+	pid_t inner = tid;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	/* Threads have a folder of their own, too, though it is not listed. */
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
 	if (read_file(AT_FDCWD, path, text, sizeof(text)) || !(line = strstr(text, "\nNSpid:")))
-		return pid;
-	line[7 + strcspn(line + 7, "\n")] = '\0';
-	for (char *word = strtok(line + 7, "\t "); word; word = strtok(NULL, "\t "))
-		own = (pid_t)strtol(word, NULL, 10);
-	return own;
+		return tid;
+	for (char *at = line + 7, *end;; at = end) { /* from the outermost to the innermost */
+		long number;
+
+		at += strspn(at, " \t");
+		number = strtol(at, &end, 10);
+		if (*at == '\n' || end == at)
+			return inner;
+		inner = (pid_t)number;
+	}
 }
 
 /*
@@ -261,7 +266,7 @@ static int scan_proc(struct list *l, pid_t pid, pid_t own, uint64_t since)
 static int add_helpers(pid_t pid, struct list *l)
 {
 	FILE *children = open_children_of_kthreadd();
-	pid_t own = own_pid(pid);
+	pid_t own = vm_thread_inner(pid);
 	uint64_t since = 0;
 	char tid[16];
 	int rc = 0;

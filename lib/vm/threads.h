@@ -63,4 +63,7 @@ int vm_thread_parse(const char *stat, struct vm_thread *t);
 /* The thread @tid as it is now, into @t (role and index untouched). -ESRCH: gone. */
 int vm_thread_read(pid_t tid, struct vm_thread *t);
 
+/* What @tid is called within its own pid namespace (a container's); @tid itself where there is none. */
+pid_t vm_thread_inner(pid_t tid);
+
 #endif
