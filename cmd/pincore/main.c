@@ -46,7 +46,11 @@ static const struct cli_opt undo_options[] = {
 	{'a', "all", CLI_FLAG, &O.everything, NULL, "of all VMs that are recorded"},
 	OPT_DRY, OPT_STATE, OPT_JSON, CLI_END,
 };
-static const struct cli_opt run_options[] = {OPT_STATE, CLI_END};
+static const struct cli_opt run_options[] = {
+	OPT_CPUS, OPT_HOW,
+	{0, "every", CLI_DURATION, &O.every_us, "TIME", "how often to look at the masks (1s)"},
+	OPT_STATE, OPT_JSON, CLI_END,
+};
 
 static const struct cli_verb verbs[] = {
 	{"pin", "TARGET", "pin a VM's threads to CPUs", pin_options, pin_pin},
@@ -55,7 +59,7 @@ static const struct cli_verb verbs[] = {
 	{"verify", "TARGET", "count how often its threads move", verify_options, pin_verify},
 	{"watch", "TARGET...", "pin VMs and keep them pinned", watch_options, pin_watch},
 	{"undo", "TARGET... | --all", "put everything back as it was", undo_options, pin_undo},
-	{"run", "CPUS -- COMMAND [ARGUMENT...]", "start a VM on CPUs from its first instruction", run_options, pin_run},
+	{"run", "CPUS | --vcpus CPUS... -- COMMAND [ARGUMENT...]", "start a VM on its CPUs, from its first instruction on", run_options, pin_run},
 	{0},
 };
 

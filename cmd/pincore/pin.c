@@ -117,7 +117,7 @@ int plan_check(const struct plan *plan, const struct subject *s)
 	}
 	rc = check_online(plan, t);
 	free(t);
-	if (!rc && roles_differ(plan) && !subject_count(s, G_VCPU)) {
+	if (!rc && s && roles_differ(plan) && !subject_count(s, G_VCPU)) {
 		log_error("pin %s: which threads are its vCPUs is not known (its QMP socket must answer, or start it "
 			  "with -name NAME,debug-threads=on, or pin --all threads)", s->vm.target);
 		rc = EXIT_REFUSED;

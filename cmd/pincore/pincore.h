@@ -49,7 +49,7 @@ const char *thread_label(const struct vm_thread *t, char *buf, size_t size);
 
 /* The plan that the options tell: 0, or an exit status. *@given: any of them was there. */
 int plan_of_options(struct plan *plan, bool *given);
-/* Can this machine and this VM be pinned so? 0, or an exit status, with the reason told. */
+/* Can this machine and this VM (NULL: not there yet) be pinned so? 0, or an exit status, with the reason told. */
 int plan_check(const struct plan *plan, const struct subject *s);
 /* The plan that auto finds, and why. 0 or an exit status. */
 int plan_find(const struct subject *s, struct plan *plan, struct plan_why *why);

@@ -12,7 +12,7 @@ setup_file() {
 	cd "$BATS_TEST_DIRNAME/../.." || return
 	export got=$BATS_FILE_TMPDIR/got
 	mkdir -p "$got"
-	tests/lab/run kvm --timeout 400 --out "$got" -- tests/bats/helpers/pincore-in-lab "$got" >"$got/log" 2>&1 3>&- || {
+	tests/lab/run kvm --timeout 500 --boot-timeout 240 --out "$got" -- tests/bats/helpers/pincore-in-lab "$got" >"$got/log" 2>&1 3>&- || {
 		tail -n 50 "$got/log" >&3
 		return 1
 	}

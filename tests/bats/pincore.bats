@@ -359,12 +359,32 @@ start_watch() { # OPTION...
 	assert_equal "$(masks | sed 's/.* //' | sort -u)" "$second"
 }
 
+@test "run by role: pinned from the start and kept so; signals and status are handed on" {
+	pincore run "${state[@]}" --json --vcpus "$first,$second" --emulator "$second" -- qemu-system-x86_64 -M pc \
+		-accel tcg,thread=multi -smp 2 -m 32 -nodefaults -display none -S -name "$name,debug-threads=on" \
+		-pidfile "$d/vm.pid" >"$d/events" 2>/dev/null 3>&- &
+	watcher=$!
+	await grep -q pinned/1 "$d/events"
+	vm=$(cat "$d/vm.pid")
+	assert_equal "$(mask_of 'CPU 0/TCG')" "$first"
+	assert_equal "$(mask_of 'CPU 1/TCG')" "$second"
+	assert_equal "$(mask_of 'qemu-system-x86')" "$second"
+	kill -TERM "$watcher"
+	wait "$watcher" # QEMU ends with 0 on SIGTERM
+	watcher=
+	assert [ ! -e "/proc/$vm" ]
+	assert_equal "$(ls "$d/records")" ''
+	run -3 --separate-stderr pincore run "${state[@]}" --single "$first" -- sh -c 'exit 3'
+	assert_regex "$stderr" 'before it was a VM'
+}
+
 # --- bad input ---
 
 @test "usage errors: 2" {
 	for bad in 'pin' 'pin x' 'pin x --vcpus' 'pin x --vcpus a' 'pin x --vcpus 1-' 'pin x --vcpus 5000' 'pin x --single 0,1' \
 		'pin x --all 0' 'pin x --all 0,1 --single 0' 'pin x --all 0,1 --vcpus 0' 'pin x y --single 0' 'auto' 'verify' \
 		'verify x --for 0' 'verify x --for y' 'watch' 'watch x --every 0' 'undo' 'undo x --all' 'run' 'run 0' 'run x -- true' \
+		'run --single 0' 'run 0 --float -- true' \
 		'nonsense' 'pin x --nonsense'; do
 		# shellcheck disable=SC2086 # words
 		run -2 --separate-stderr pincore $bad
