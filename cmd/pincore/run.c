@@ -126,6 +126,7 @@ static int supervise(struct keeper *k, char **argv)
 	cpu_set_t cpus;
 	int rc;
 
+	setvbuf(stdout, NULL, _IOLBF, 0); /* who reads the events wants them now */
 	plan_all_cpus(&k->plan, &cpus);
 	rc = start(argv, &cpus, &c);
 	if (rc)

@@ -43,7 +43,7 @@ summary() {
 }
 
 # bats test_tags=lab
-@test "lab: a vCPU that is plugged in, and workers as they come, are pinned by watch at once" {
+@test "lab: a vCPU that is plugged in is pinned by watch at once" {
 	run -0 jq -es '[.[] | select(.event == "born") | .threads] | add >= 1' "$got/events"
 	run -0 jq -es '[.[] | select(.role == "vcpu")] | length == 3 and all(.cpus | test("^[01]$"))' "$got/plugged"
 	summary after-plug '.astray == 0 and .migrations == 0'

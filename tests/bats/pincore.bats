@@ -59,15 +59,19 @@ mask_of() { # NAME
 	masks | sed -n "s|^$1 ||p" | sort -u
 }
 
+no_workers() { # they leave ten seconds after their last work
+	[ -z "$(mask_of worker)" ]
+}
+
 plug_cpu() {
 	qmp '{"execute":"device_add","arguments":{"driver":"qemu64-x86_64-cpu","id":"c2","socket-id":0,"core-id":2,"thread-id":0}}'
 }
 
-await() { # COMMAND...: until it is true, ten seconds at most
+await() { # COMMAND...: until it is true, twenty seconds at most
 	local n=0
 	until "$@"; do
 		n=$((n + 1))
-		[ $n -lt 500 ] || fail "not within ten seconds: $*"
+		[ $n -lt 1000 ] || fail "not within twenty seconds: $*"
 		read -rt 0.02 _ <><(:) || true
 	done
 }
@@ -149,7 +153,9 @@ start_watch() { # OPTION...
 	run -0 pincore show "${state[@]}" --json "$name"
 	run -0 jq -r 'select(.role == "vcpu") | .index' <<<"$output"
 	assert_output "$(printf '0\n1')"
-	socat "UNIX-CONNECT:$d/qmp" - >"$d/held" 3>&- < <(sleep 30) &
+	mkfifo "$d/hold"
+	exec 4<>"$d/hold" # it never ends, so neither does the connection
+	socat "UNIX-CONNECT:$d/qmp" - <"$d/hold" >"$d/held" 3>&- 4>&- &
 	holder=$!
 	await grep -q QMP "$d/held"
 	before=$(masks)
@@ -159,6 +165,7 @@ start_watch() { # OPTION...
 	assert_equal "$(masks)" "$before"
 	run -0 pincore pin "${state[@]}" --single "$first" "pid:$vm"
 	kill "$holder"
+	exec 4>&-
 }
 
 @test "auto: pins every thread, tells why, and says the same again" {
@@ -308,12 +315,29 @@ start_watch() { # OPTION...
 	run -0 pincore undo "${state[@]}" "$name"
 }
 
+@test "watch: workers are pinned as they are born" {
+	truncate -s 1M "$d/disk"
+	start_vm -qmp "unix:$d/mon,server=on,wait=off" -drive "file=$d/disk,if=none,id=d0,format=raw,aio=threads"
+	pincore pin "${state[@]}" --vcpus "$first" --emulator "$second" "$name" # workers of before inherit nothing of ours
+	await no_workers
+	pincore watch "${state[@]}" --json "$name" >"$d/events" 2>"$d/watch.err" 3>&- &
+	watcher=$!
+	# A watch that resumes prints nothing until something happens.
+	taskset -cp "$first" "$vm" >/dev/null
+	await grep -q '"event":"reset"' "$d/events"
+	qmp '{"execute":"human-monitor-command","arguments":{"command-line":"qemu-io d0 \"read 0 64k\""}}'
+	await grep -q '"event":"born"' "$d/events"
+	assert_equal "$(mask_of worker)" "$second"
+}
+
 @test "watch --undo: all is as before, 128+n; without a signal it ends when the VM does: 0" {
 	start_vm
 	before=$(masks)
 	start_watch --undo --single "$first"
 	kill -TERM "$watcher"
-	run -143 wait "$watcher"
+	ended=0
+	wait "$watcher" || ended=$?
+	assert_equal $ended 143
 	assert_equal "$(masks)" "$before"
 	start_watch --single "$second"
 	kill -9 "$vm"
