@@ -282,8 +282,12 @@ static int move_irqs(struct keeper *k, struct journal *j, struct err *err)
 		}
 		if (!CPU_COUNT(&rest))
 			return err_set(err, -EINVAL, "move interrupts: no CPU is left for them");
-		if (interrupt_move(k->irqs[i].irq, &rest))
+		rc = interrupt_move(k->irqs[i].irq, &rest);
+		if (rc == -EACCES || rc == -EROFS)
+			return err_sys(err, rc, "move interrupt %u", k->irqs[i].irq);
+		if (rc && rc != -ENOENT)
 			name_stuck(k, &k->irqs[i]);
+		rc = 0;
 	}
 	return rc;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <json-c/json.h>
 
@@ -111,6 +112,10 @@ int plan_check(const struct plan *plan, const struct subject *s)
 
 	if (rc)
 		return rc;
+	if (plan->irqs && access("/proc/irq/default_smp_affinity", W_OK)) {
+		log_error("pin: --irqs: write below /proc/irq: %s (root is needed)", strerror(errno));
+		return EXIT_REFUSED;
+	}
 	if (topology_read("", &t, &err)) {
 		log_error("%s", err.text);
 		return EXIT_REFUSED;

@@ -439,6 +439,18 @@ start_watch() { # OPTION...
 	assert_equal "$(masks)" "$before"
 }
 
+@test "--irqs without the right to move any: 3, and nothing is changed" {
+	[ "$(id -u)" = 0 ] || skip "root is needed, to be somebody else"
+	start_vm
+	before=$(masks)
+	chmod 755 "$BATS_RUN_TMPDIR" "$d"
+	install -m 755 "$(command -v pincore)" "$d/pincore"
+	run -3 --separate-stderr setpriv --reuid 65534 --regid 65534 --clear-groups "$d/pincore" pin --state-dir "$d/theirs" \
+		--single "$first" --irqs "pid:$vm"
+	assert_equal "${#stderr_lines[@]}" 1
+	assert_equal "$(masks)" "$before"
+}
+
 @test "--isolate where cgroup v2 has no cpusets, or roles are missing" {
 	start_vm
 	run -2 --separate-stderr pincore pin "${state[@]}" --vcpus "$first,$second" --isolate "$name"
