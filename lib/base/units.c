@@ -153,6 +153,39 @@ int units_cpulist(const char *text, cpu_set_t *set)
 	}
 }
 
+static int last_of_run(const cpu_set_t *set, int first)
+{
+	while (first + 1 < CPU_SETSIZE && CPU_ISSET(first + 1, set))
+		first++;
+	return first;
+}
+
+const char *units_format_cpulist(const cpu_set_t *set, char *buf, size_t size)
+{
+	size_t n = 0;
+
+	if (size)
+		*buf = '\0';
+	for (int c = 0; c < CPU_SETSIZE; c++) {
+		int last = last_of_run(set, c);
+		char one[24];
+		size_t len;
+
+		if (!CPU_ISSET(c, set))
+			continue;
+		len = (size_t)snprintf(one, sizeof(one), last == c ? "%s%d" : last == c + 1 ? "%s%d,%d" : "%s%d-%d",
+				       n ? "," : "", c, last);
+		if (n + len + (last + 1 < CPU_SETSIZE ? 4 : 1) > size) {
+			snprintf(buf + n, size - n, "...");
+			break;
+		}
+		memcpy(buf + n, one, len + 1);
+		n += len;
+		c = last;
+	}
+	return buf;
+}
+
 static uint64_t clock_ns(clockid_t id)
 {
 	struct timespec ts;

@@ -23,6 +23,11 @@ const char *units_format_duration(uint64_t usec, char *buf, size_t size);
  */
 int units_cpulist(const char *text, cpu_set_t *set);
 
+/* Its inverse, "0,3,7-11", into @buf; returns @buf. UNITS_CPULIST_MAX always fits; what does not
+ * fit ends in "...", which is no list. No CPU at all is "". */
+#define UNITS_CPULIST_MAX 2560
+const char *units_format_cpulist(const cpu_set_t *set, char *buf, size_t size);
+
 uint64_t units_now_us(void);	  /* CLOCK_MONOTONIC: for intervals */
 uint64_t units_now_ns(void);	  /* CLOCK_MONOTONIC */
 uint64_t units_realtime_us(void); /* CLOCK_REALTIME: for records */

@@ -7,4 +7,6 @@
 
 extern const struct vm_driver vm_driver_qmp, vm_driver_pid; /* qemu.c */
 
+void qemu_roles(const struct vm *vm, bool ask, struct vm_thread *list, size_t n); /* qemu_threads.c */
+
 #endif

@@ -33,8 +33,9 @@ struct vm_thread {
 	enum vm_role role;
 	int index;	      /* VM_VCPU: the vCPU's number; else -1 */
 	bool kernel;	      /* not of the VM's process: a kernel thread found by its name */
-	uint64_t starttime;   /* clock ticks since boot (proc_pid_stat(5), field 22): tells a reused tid */
-	char name[16];	      /* /proc/…/comm, without control characters */
+	int cpu;	      /* where it ran last (field 39 of proc_pid_stat(5)) */
+	uint64_t starttime;   /* clock ticks since boot (field 22): tells a reused tid */
+	char name[32];	      /* /proc/…/comm, without control characters */
 };
 
 /* "main", "vcpu", "iothread", … ; and back (-EINVAL). */
@@ -48,5 +49,21 @@ int vm_role_parse(const char *text, enum vm_role *role);
  * -ESRCH: the VM is gone; -EACCES; -ENOMEM.
  */
 int vm_threads(const struct vm *vm, struct vm_thread **list, size_t *n, struct err *err);
+
+/*
+ * Read again: *@list is replaced. Who was in it keeps its role, so that the hypervisor is asked only
+ * where a newcomer's name does not tell. The number of newcomers, or -errno as above (*@list stays).
+ */
+int vm_threads_again(const struct vm *vm, struct vm_thread **list, size_t *n, struct err *err);
+
+/* What one line of /proc/PID/stat tells of a thread: tid, name, cpu, starttime. -EBADMSG; -ESRCH: a
+ * zombie. */
+int vm_thread_parse(const char *stat, struct vm_thread *t);
+
+/* The thread @tid as it is now, into @t (role and index untouched). -ESRCH: gone. */
+int vm_thread_read(pid_t tid, struct vm_thread *t);
+
+/* What @tid is called within its own pid namespace (a container's); @tid itself where there is none. */
+pid_t vm_thread_inner(pid_t tid);
 
 #endif

@@ -15,6 +15,8 @@
 
 #include "base/err.h"
 
+struct vm_thread;
+
 struct vm {
 	const struct vm_driver *driver;
 	char target[160];	/* as the user gave it */
@@ -33,6 +35,9 @@ struct vm_driver {
 	int (*find)(const char *name, struct vm *vm, struct err *err);
 	/* Is a VM of this bare name here? Number found (0, 1, many); fills @vm with the first. NULL: no. */
 	int (*lookup)(const char *name, struct vm *vm, struct err *err);
+	/* Tell the roles of the @n threads of @list that are still VM_OTHER (threads.h). With @ask the
+	 * hypervisor is asked, too, else names have to do. NULL: its threads are not ours to know. */
+	void (*roles)(const struct vm *vm, bool ask, struct vm_thread *list, size_t n);
 };
 
 /* Find a VM; opens nothing that stays open. -ENOENT, -EEXIST (the name is not unique), -ENOTSUP, -EACCES. */

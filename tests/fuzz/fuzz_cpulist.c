@@ -17,9 +17,9 @@ static void check_number(int rc, uint64_t value)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	char text[512], out[40];
+	char text[512], out[40], list[UNITS_CPULIST_MAX];
 	uint64_t value = 0;
-	cpu_set_t set;
+	cpu_set_t set, back;
 	int rc;
 
 	if (size >= sizeof(text))
@@ -29,6 +29,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	rc = units_cpulist(text, &set);
 	if (rc ? rc != -EINVAL && rc != -ERANGE : !CPU_COUNT(&set))
 		abort();
+	if (!rc && (units_cpulist(units_format_cpulist(&set, list, sizeof(list)), &back) || !CPU_EQUAL(&set, &back)))
+		abort();
+	units_format_cpulist(&set, out, sizeof(out));
 	rc = units_size(text, &value);
 	check_number(rc, value);
 	units_format_size(value, out, sizeof(out));

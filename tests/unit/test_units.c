@@ -133,6 +133,36 @@ static void cpu_lists(void **state)
 			fail_msg("'%s': %d", bad[i].text, units_cpulist(bad[i].text, &set));
 }
 
+static void assert_cpulist(const char *text, const char *wanted)
+{
+	char out[UNITS_CPULIST_MAX];
+	cpu_set_t set, back;
+
+	assert_int_equal(units_cpulist(text, &set), 0);
+	assert_string_equal(units_format_cpulist(&set, out, sizeof(out)), wanted);
+	assert_int_equal(units_cpulist(out, &back), 0);
+	assert_true(CPU_EQUAL(&set, &back));
+}
+
+static void cpu_lists_written(void **state)
+{
+	char out[12];
+	cpu_set_t set;
+
+	(void)state;
+	assert_cpulist("0", "0");
+	assert_cpulist("0,1", "0,1");
+	assert_cpulist("2,1,0", "0-2");
+	assert_cpulist("0-1023", "0-1023");
+	assert_cpulist("1023,5,7-9", "5,7-9,1023");
+	assert_int_equal(units_cpulist("0-1023:2", &set), 0); /* the longest there is */
+	assert_true(strlen(units_format_cpulist(&set, (char[UNITS_CPULIST_MAX]){0}, UNITS_CPULIST_MAX)) < UNITS_CPULIST_MAX - 4);
+	assert_string_equal(units_format_cpulist(&set, out, sizeof(out)), "0,2,4,6...");
+	assert_int_equal(units_cpulist(out, &set), -EINVAL);
+	CPU_ZERO(&set);
+	assert_string_equal(units_format_cpulist(&set, out, sizeof(out)), "");
+}
+
 static void formats(void **state)
 {
 	char b[40];
@@ -167,7 +197,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sizes),   cmocka_unit_test(durations), cmocka_unit_test(cpu_lists),
-		cmocka_unit_test(formats), cmocka_unit_test(times),
+		cmocka_unit_test(formats), cmocka_unit_test(times),	cmocka_unit_test(cpu_lists_written),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

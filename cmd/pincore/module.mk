@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+TOOLS += pincore
+pincore_PKGS := json-c

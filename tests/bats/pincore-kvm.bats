@@ -1,0 +1,86 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# shellcheck disable=SC2154 # stderr is set by run
+# pincore in a host with a real KVM: kernel helpers, vhost, partitions, interrupts, and the thesis's figure: a
+# pinned vCPU does not move under load. One boot of the host; each part is a test. LAB_HOST_KERNEL=6.1: the same
+# where vhost and nx-lpage are kernel threads and a cpuset write resets affinities.
+
+bats_require_minimum_version 1.8.0
+bats_load_library bats-support
+bats_load_library bats-assert
+
+setup_file() {
+	cd "$BATS_TEST_DIRNAME/../.." || return
+	export got=$BATS_FILE_TMPDIR/got
+	mkdir -p "$got"
+	tests/lab/run kvm --kernel "${LAB_HOST_KERNEL:-6.12}" --timeout 500 --boot-timeout 240 --out "$got" -- tests/bats/helpers/pincore-in-lab "$got" >"$got/log" 2>&1 3>&- || {
+		tail -n 50 "$got/log" >&3
+		return 1
+	}
+}
+
+setup() {
+	got=$BATS_FILE_TMPDIR/got
+}
+
+# summary FILE EXPRESSION: of the last line
+summary() {
+	run -0 jq -es ".[-1] | $2" "$got/$1"
+}
+
+# bats test_tags=lab
+@test "lab: the same load, the same time: unpinned threads move, pinned ones never" {
+	echo "# unpinned: $(jq -s '.[-1].migrations' "$got/unpinned") migrations, pinned: $(jq -s '.[-1].migrations' "$got/pinned")" >&3
+	summary unpinned '.migrations > 0 and .source == "perf"'
+	run -0 jq -es '[.[] | select(.role == "vcpu") | .migrations] | add > 0' "$got/unpinned"
+	summary pinned '.migrations == 0 and .astray == 0 and .threads >= 8 and .exit_status == 0'
+}
+
+# bats test_tags=lab
+@test "lab: KVM's own threads and vhost's are pinned with the others" {
+	for role in main vcpu iothread rcu nx-lpage pit vhost; do
+		run -0 jq -ers --arg r "$role" '[.[] | select(.role == $r) | .cpus] | length > 0 and all(test("^[01]$"))' "$got/shown"
+	done
+}
+
+# bats test_tags=lab
+@test "lab: a vCPU that is plugged in is pinned by watch at once" {
+	run -0 jq -es '[.[] | select(.event == "born") | .threads] | add >= 1' "$got/events"
+	run -0 jq -es '[.[] | select(.role == "vcpu")] | length == 3 and all(.cpus | test("^[01]$"))' "$got/plugged"
+	summary after-plug '.astray == 0 and .migrations == 0'
+}
+
+# bats test_tags=lab
+@test "lab: an isolated partition, interrupts off its CPU, and both undone" {
+	run -0 cat "$got/partition"
+	assert_output 'isolated'
+	run -0 cat "$got/rest"
+	assert_output '0'
+	run -0 cat "$got/irqs-on-1"
+	assert_output '' # none that can be moved
+	run -0 cat "$got/stuck"
+	assert_output --partial 'the kernel manages them'
+	run -0 diff "$got/before" "$got/after"
+}
+
+# bats test_tags=lab
+@test "lab: a partition that the kernel does not make is refused: 3, nothing is changed" {
+	run -0 cat "$got/refused.status"
+	assert_output 3
+	run -0 cat "$got/refused"
+	assert_output --partial 'isolate:'
+	run -0 diff "$got/before" "$got/after-refusal"
+}
+
+# bats test_tags=lab
+@test "lab: undo after the VM has gone: partition and record removed, interrupts back" {
+	run -0 cat "$got/gone"
+	assert_output ''
+	run -0 diff "$got/machine-before" "$got/machine-after"
+}
+
+# bats test_tags=lab
+@test "lab: without root and without rights, refused: 3" {
+	run -0 cat "$got/nobody.status"
+	assert_output 3
+}
