@@ -174,7 +174,7 @@ static _Noreturn void over(int status)
 /* The host's end without it: with the last lines of its console. */
 static _Noreturn void broken(int status, const char *what)
 {
-	char tail[1024] = "", *line;
+	char tail[1024] = "", *line, lost[4096];
 	int ws;
 	int fd = open(log_path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
@@ -192,6 +192,9 @@ static _Noreturn void broken(int status, const char *what)
 		qemu = 0;
 	}
 	fprintf(stderr, "%s\nlab/run: %s; all it said is in %s\n", line ? line + 1 : tail, what, log_path);
+	/* For who would try again: this was not COMMAND's own 4. */
+	snprintf(lost, sizeof(lost), "%s.lost", log_path);
+	close(open(lost, O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
 	done(status);
 }
 
