@@ -5,6 +5,7 @@
 
 #include "vm/vm.h"
 
+extern const struct vm_memory_ops qemu_memory_ops; /* qemu_memory.c */
 extern const struct vm_driver vm_driver_qmp, vm_driver_pid; /* qemu.c */
 
 #endif

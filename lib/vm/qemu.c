@@ -315,6 +315,8 @@ static int lookup_name(const char *name, struct vm *vm, struct err *err)
 }
 
 const struct vm_driver vm_driver_qmp = {
-	.prefix = "qmp", .what = "a QEMU by its QMP socket", .find = find_qmp};
+	.prefix = "qmp", .what = "a QEMU by its QMP socket", .find = find_qmp,
+	.memory = &qemu_memory_ops};
 const struct vm_driver vm_driver_pid = {
-	.prefix = "pid", .what = "a QEMU by its process", .find = find_pid, .lookup = lookup_name};
+	.prefix = "pid", .what = "a QEMU by its process", .find = find_pid, .lookup = lookup_name,
+	.memory = &qemu_memory_ops};

@@ -33,6 +33,7 @@ struct vm_driver {
 	int (*find)(const char *name, struct vm *vm, struct err *err);
 	/* Is a VM of this bare name here? Number found (0, 1, many); fills @vm with the first. NULL: no. */
 	int (*lookup)(const char *name, struct vm *vm, struct err *err);
+	const struct vm_memory_ops *memory; /* vm/guest.h; NULL: it tells nothing of memory */
 };
 
 /* Find a VM; opens nothing that stays open. -ENOENT, -EEXIST (the name is not unique), -ENOTSUP, -EACCES. */
