@@ -49,4 +49,7 @@ struct vm_memory_ops {
 	void (*watch_close)(struct vm_watch *w);
 };
 
+/* Memory that a hypervisor's command line asks for, in bytes; 0: it does not tell. */
+uint64_t vm_memory_asked_for(int argc, char **argv);
+
 #endif
