@@ -23,7 +23,6 @@
 #define HELPERS_DEFAULT_MAX 16
 #define HOST_CHUNK (32ull << 20) /* some 10 ms of zeroing: what Ctrl-C may wait for */
 #define HUGE_2M (2ull << 20)
-#define CHUNK_MIN (256ull << 10)
 #define CHUNK_MAX (1ull << 30)
 #define GIB (1ull << 30)
 #define STOP_MS 5000   /* a thread that does not come out by then is left alone */
@@ -43,7 +42,8 @@ struct worker {
 	struct vm_slot piece;
 	bool has_piece, busy, out;
 	uint64_t rest_until, out_since, call_since;
-	uint64_t chunk; /* bytes that fit into a stall */
+	uint64_t chunk;	   /* bytes that fit into a stall */
+	uint64_t least_us; /* the shortest call: what one costs by itself */
 	unsigned tries;
 };
 
@@ -337,21 +337,21 @@ static void back_to_guest(struct filler *f, struct worker *w, uint64_t extra_us)
 	}
 }
 
-/* How much fits into what is left of a stall, by what the last call did. */
+/* How much fits into a stall, by what the last call did, beyond what any call costs. */
 static void learn(struct filler *f, struct worker *w, uint64_t bytes)
 {
-	uint64_t took = units_now_us() - w->call_since, fits;
+	uint64_t took = units_now_us() - w->call_since, work;
+	double fits;
 
 	if (!bytes)
 		return;
-	fits = (uint64_t)((double)bytes * (double)f->opts->stall_us / (double)(took ? took : 1));
-	fits = (w->chunk + fits) / 2;
-	w->chunk = fits < CHUNK_MIN ? CHUNK_MIN : fits > CHUNK_MAX ? CHUNK_MAX : fits;
-}
-
-static uint64_t align_of(const struct worker *w)
-{
-	return w->chunk >= HUGE_2M ? HUGE_2M : CHUNK_MIN;
+	if (!w->least_us || took < w->least_us)
+		w->least_us = took;
+	work = took - w->least_us > 1 ? took - w->least_us : 1;
+	fits = (double)bytes * (double)f->opts->stall_us / (double)work;
+	if (fits > (double)w->chunk * 2)
+		fits = (double)w->chunk * 2;
+	w->chunk = fits < (double)HUGE_2M ? HUGE_2M : fits > (double)CHUNK_MAX ? CHUNK_MAX : (uint64_t)fits;
 }
 
 /* Not in a memslot (any more). */
@@ -403,7 +403,7 @@ static bool pre_faulted(struct filler *f, struct worker *w)
 		w->tries = 0;
 		learn(f, w, done);
 		progress(f, FILL_SECOND, f->report->second_bytes);
-		return units_now_us() - w->t->asked_us + w->chunk / 4096 / 8 > f->opts->stall_us / 2;
+		return units_now_us() - w->t->asked_us >= f->opts->stall_us / 2;
 	}
 	if (rc == -ENOENT) {
 		skip_hole(f, w);
@@ -439,7 +439,7 @@ static void vcpu_event(struct filler *f, struct worker *w)
 		w->out = true;
 		f->report->stops++;
 	}
-	if (!back && take_piece(f, w, w->chunk, align_of(w)))
+	if (!back && take_piece(f, w, w->chunk, HUGE_2M))
 		call_pre_fault(f, w);
 	else
 		back_to_guest(f, w, w->tries ? 1000 : 0);

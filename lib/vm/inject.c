@@ -150,6 +150,23 @@ static int poke(pid_t tid, unsigned long at, const void *bytes, size_t n)
 	return 0;
 }
 
+/* What the process may write itself: in one call. */
+static int write_there(pid_t tid, unsigned long at, const void *bytes, size_t n)
+{
+	struct iovec from = {(void *)(uintptr_t)bytes, n}, to = {(void *)at, n};
+
+	return process_vm_writev(tid, &from, 1, &to, 1, 0) == (ssize_t)n ? 0 : poke(tid, at, bytes, n);
+}
+
+static int read_there(pid_t tid, unsigned long at, void *bytes, size_t n)
+{
+	struct iovec to = {bytes, n}, from = {(void *)at, n};
+
+	if (!n)
+		return 0;
+	return process_vm_readv(tid, &to, 1, &from, 1, 0) == (ssize_t)n ? 0 : -errno;
+}
+
 static int install_code(struct inject_thread *t)
 {
 	struct inject *in = t->session;
@@ -358,7 +375,7 @@ static int write_frame(struct inject_thread *t)
 	       sizeof(words));
 	memcpy(frame, words, sizeof(words));
 	memcpy(frame + FRAME_DATA, t->data, t->data_size);
-	return poke(t->tid, t->own.rsp - FRAME, frame, FRAME_DATA + t->data_size);
+	return write_there(t->tid, t->own.rsp - FRAME, frame, FRAME_DATA + t->data_size);
 }
 
 static void set_call(struct inject_thread *t, struct user_regs_struct *r)
@@ -462,12 +479,8 @@ static int stopped_for_call(struct inject_thread *t)
 	if (ptrace(PTRACE_GETREGS, t->tid, 0, &r))
 		return -errno;
 	t->result = (long)r.rax;
-	for (size_t i = 0; i < t->data_size; i += sizeof(long)) {
-		long word = ptrace(PTRACE_PEEKDATA, t->tid, t->own.rsp - FRAME + FRAME_DATA + i, 0);
-
-		memcpy(t->data + i, &word,
-		       t->data_size - i < sizeof(word) ? t->data_size - i : sizeof(word));
-	}
+	if (read_there(t->tid, t->own.rsp - FRAME + FRAME_DATA, t->data, t->data_size))
+		t->result = -EFAULT;
 	t->state = INJECT_STOPPED;
 	return 1;
 }

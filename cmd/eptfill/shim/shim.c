@@ -218,12 +218,12 @@ static void host_phase(void)
 		pthread_mutex_unlock(&lock);
 		populate_all(w);
 		pthread_mutex_lock(&lock);
-		host_bytes = w->done;
+		host_bytes += w->done;
 		pthread_mutex_destroy(&w->lock);
 		free(w);
 	}
 	host_done = true;
-	host_us = now_us() - begun;
+	host_us += now_us() - begun;
 }
 
 /* --- the second level: every vCPU that comes by helps --- */
@@ -237,6 +237,7 @@ static void finish(void)
 	    (unsigned long long)filled_bytes >> 20, fills > 1 ? " again" : "",
 	    (unsigned long long)host_bytes >> 20, (unsigned long long)host_us / 1000,
 	    (unsigned long long)(now_us() - begun_us) / 1000, helped, deletes);
+	host_bytes = host_us = 0;
 	pthread_cond_broadcast(&changed);
 }
 
