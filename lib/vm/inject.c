@@ -53,7 +53,7 @@ __asm__(".pushsection .rodata\n"
 	"	jrcxz inject_code_end\n" GO_BACK
 	"inject_code_helper:\n"
 	"	syscall\n"
-	"inject_code_end:\n"		/* a helper's end: exit(2) of the thread alone */
+	"inject_code_end:\n"		/* SYS_exit: a helper's end, of itself alone */
 	"	mov $60, %eax\n"
 	"	xor %edi, %edi\n"
 	"	syscall\n"
