@@ -175,6 +175,7 @@ static _Noreturn void over(int status)
 static _Noreturn void broken(int status, const char *what)
 {
 	char tail[1024] = "", *line;
+	int ws;
 	int fd = open(log_path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
 
@@ -182,6 +183,14 @@ static _Noreturn void broken(int status, const char *what)
 	n = read(fd, tail, sizeof(tail) - 1);
 	tail[n > 0 ? n : 0] = '\0';
 	line = n == (ssize_t)sizeof(tail) - 1 ? strchr(tail, '\n') : NULL;
+	/* After the channel's end, QEMU's own end is near, if it was not we who waited too long. */
+	for (int i = 0; i < 100 && !waitpid(qemu, &ws, WNOHANG); i++)
+		usleep(10000);
+	if (kill(qemu, 0)) {
+		if (WIFSIGNALED(ws))
+			fprintf(stderr, "lab/run: QEMU: %s\n", strsignal(WTERMSIG(ws)));
+		qemu = 0;
+	}
 	fprintf(stderr, "%s\nlab/run: %s; all it said is in %s\n", line ? line + 1 : tail, what, log_path);
 	done(status);
 }
