@@ -210,20 +210,32 @@ static int ram_only(const struct vm_slots *from, struct vm_slots *out)
 }
 
 /* ptrace is not allowed here: the hypervisor may populate by itself. */
-static void by_monitor(struct target *t, struct outcome *o)
+static bool by_monitor(const struct vm *vm, const char *label, const struct err *why)
 {
-	const struct vm_memory_ops *ops = t->vm.driver ? t->vm.driver->memory : NULL;
-	uint64_t begun = units_now_us();
+	const struct vm_memory_ops *ops = vm->driver ? vm->driver->memory : NULL;
 	struct err err = {0};
 
-	if (!ops || !*t->vm.qmp_path)
-		return;
+	if (!ops || !*vm->qmp_path)
+		return false;
 	log_warn("%s: %s; its monitor is asked to populate host memory instead (the VM stands still "
-		 "meanwhile), and the second level is left out", target_label(t), o->err.text);
-	if (ops->populate(&t->vm, &err)) {
-		log_warn("%s: %s", target_label(t), err.text);
+		 "meanwhile), and the second level is left out", label, why->text);
+	if (!ops->populate(vm, &err))
+		return true;
+	log_warn("%s: %s", label, err.text);
+	return false;
+}
+
+static bool is_not_allowed(int rc)
+{
+	return rc == -EPERM || rc == -EACCES || rc == -ENOTSUP || rc == -ENOSPC;
+}
+
+static void instead(struct target *t, struct outcome *o)
+{
+	uint64_t begun = units_now_us();
+
+	if (!by_monitor(&t->vm, target_label(t), &o->err))
 		return;
-	}
 	o->by_monitor = true;
 	o->r.host_us = units_now_us() - begun;
 	o->r.host_bytes = vm_slots_bytes(&t->slots, false);
@@ -235,7 +247,7 @@ static int status_of(const struct target *t, const struct outcome *o)
 {
 	if (signal_seen())
 		return EXIT_SIGNAL + signal_seen();
-	if (o->rc == -EPERM || o->rc == -EACCES || o->rc == -ENOTSUP || o->rc == -ENOSPC)
+	if (is_not_allowed(o->rc))
 		return EXIT_REFUSED;
 	if (o->rc && o->rc != -ENOTTY)
 		return EXIT_ROLLED_BACK;
@@ -288,8 +300,8 @@ int fill_target(struct target *t)
 				t->guessed ? NULL : &t->slots, t->vm.mem_bytes, &opts, &hooks, &o.r, &o.err);
 	progress_end(&show.bar);
 	vm_slots_free(&ram);
-	if ((o.rc == -EPERM || o.rc == -EACCES || o.rc == -ENOTSUP || o.rc == -ENOSPC) && !o.r.host_bytes)
-		by_monitor(t, &o);
+	if (is_not_allowed(o.rc) && !o.r.host_bytes)
+		instead(t, &o);
 	if (t->has_kvm)
 		o.counted = !target_counters(t, &o.after, &err);
 	if (!vm_mappings_read(t->vm.pid, &t->mappings, &err))
@@ -306,6 +318,10 @@ static int fill_one(const char *name)
 	struct err err = {0};
 	int rc = target_open(name, &t, &err), status;
 
+	/* Not even its mappings may be read: whether it fits is then the hypervisor's to find out. */
+	if ((rc == -EPERM || rc == -EACCES) && eptfill_opts.force && !eptfill_opts.dry_run &&
+	    by_monitor(&t.vm, name, &err))
+		return eptfill_opts.host_only ? EXIT_DONE : EXIT_NO;
 	if (rc)
 		return refusal(&err, rc);
 	preflight(&t, &room);

@@ -37,11 +37,11 @@ static int read_slots(struct target *t, struct err *err)
 	struct err why = {0};
 	int rc = -ENODATA;
 
-	if (ops && t->has_kvm) /* an emulated VM has no slots that could be asked for */
-		rc = ops->slots(&t->vm, &t->slots, &why);
+	if (ops)
+		rc = ops->slots(&t->vm, t->has_kvm, &t->slots, &why);
 	if (!rc)
 		return 0;
-	if (t->has_kvm)
+	if (why.code)
 		log_verbose("%s; its memory is told by its size and its mappings", why.text);
 	t->guessed = true;
 	return vm_slots_guess(&t->mappings, t->vm.mem_bytes, &t->slots, err);

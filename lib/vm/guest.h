@@ -34,8 +34,9 @@ struct vm_watch;
 typedef void vm_watch_fn(void *ctx, enum vm_memory_event event, uint64_t detail);
 
 struct vm_memory_ops {
-	/* The memory that the hypervisor has given to KVM. -ENODATA: the VM has no monitor. */
-	int (*slots)(const struct vm *vm, struct vm_slots *out, struct err *err);
+	/* The guest's memory; @with_kvm: that which the hypervisor has given to KVM. -ENODATA: the
+	 * VM has no monitor. */
+	int (*slots)(const struct vm *vm, bool with_kvm, struct vm_slots *out, struct err *err);
 	int (*state)(const struct vm *vm, struct vm_memory_state *out, struct err *err);
 	/* Populate host memory by the hypervisor's own means; it stands still meanwhile. */
 	int (*populate)(const struct vm *vm, struct err *err);

@@ -103,6 +103,7 @@ static bool parse_head(const char *line, struct vm_mapping *v)
 		   &path) < 3 || v->end <= v->start || strlen(perms) != 4)
 		return false;
 	v->writable = perms[1] == 'w';
+	v->executable = perms[2] == 'x';
 	v->shared = perms[3] == 's';
 	v->page = PAGE;
 	for (const char *p = line + path; path && *p && n + 1 < sizeof(v->path); p++)
@@ -274,9 +275,10 @@ static int larger_first(const void *a, const void *b)
 	return (p < q) - (p > q);
 }
 
+/* Not code: a translator's buffer is larger than many a guest. */
 static bool may_be_ram(const struct vm_mapping *v)
 {
-	return v->writable && (!*v->path || v->shared || v->hugetlb) && strcmp(v->path, "[heap]");
+	return v->writable && !v->executable && (!*v->path || v->shared || v->hugetlb) && strcmp(v->path, "[heap]");
 }
 
 /* Mappings side by side may be one, and RAM may be several: the largest, until it is enough. */
@@ -293,6 +295,11 @@ int vm_slots_guess(const struct vm_mappings *m, uint64_t bytes, struct vm_slots 
 	for (size_t i = 0; i < m->n; i++)
 		if (may_be_ram(&m->map[i]))
 			list[n++] = &m->map[i];
+	for (size_t i = 0; i < n; i++)
+		if (list[i]->end - list[i]->start == bytes) { /* this is it */
+			list[0] = list[i];
+			n = 1;
+		}
 	qsort(list, n, sizeof(*list), larger_first);
 	for (size_t i = 0; i < n && found < bytes; i++) {
 		/* gpa: only that slots do not overlap */

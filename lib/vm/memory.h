@@ -30,7 +30,7 @@ struct vm_slots {
 
 struct vm_mapping {
 	uint64_t start, end;
-	bool writable, shared, hugetlb;
+	bool writable, executable, shared, hugetlb;
 	bool mergeable;	 /* VmFlags mg: KSM may merge it */
 	bool no_huge;	 /* VmFlags nh */
 	uint64_t page;	 /* of the mapping: 4096, or a hugetlb size */

@@ -54,7 +54,7 @@ static int place(struct qmp *qmp, struct vm_slot *slot, struct err *err)
 	return rc;
 }
 
-static int memory_slots(const struct vm *vm, struct vm_slots *out, struct err *err)
+static int memory_slots(const struct vm *vm, bool with_kvm, struct vm_slots *out, struct err *err)
 {
 	struct qmp *qmp = NULL;
 	char *text = NULL;
@@ -66,7 +66,7 @@ static int memory_slots(const struct vm *vm, struct vm_slots *out, struct err *e
 		return rc;
 	rc = human(qmp, "info mtree -f", &text, err);
 	if (!rc)
-		rc = qemu_mtree_parse(text, out, err);
+		rc = qemu_mtree_parse(text, with_kvm, out, err);
 	free(text);
 	for (size_t i = 0; !rc && i < out->n; i++)
 		rc = place(qmp, &out->slot[i], err);

@@ -8,14 +8,15 @@
 #include <string.h>
 
 /* "name @offset KVM", offset and the accelerator's word only where they are. */
-static bool take_name(const char *text, struct vm_slot *slot)
+static bool take_name(const char *text, bool with_kvm, struct vm_slot *slot)
 {
 	size_t n = strlen(text), len = 0;
 	const char *at = strstr(text, " @");
+	bool kvm = n >= 4 && !strcmp(text + n - 4, " KVM");
 
-	if (n < 4 || strcmp(text + n - 4, " KVM") != 0)
+	if (with_kvm && !kvm)
 		return false;
-	n = at ? (size_t)(at - text) : n - 4;
+	n = at ? (size_t)(at - text) : kvm ? n - 4 : n;
 	for (; len < n && len + 1 < sizeof(slot->name); len++)
 		slot->name[len] = (unsigned char)text[len] < ' ' || text[len] == 0x7f ? '?' : text[len];
 	slot->name[len] = '\0';
@@ -23,7 +24,7 @@ static bool take_name(const char *text, struct vm_slot *slot)
 }
 
 /* "  0000000000000000-000000000009ffff (prio 0, ram): pc.ram KVM" */
-static bool take_range(const char *line, struct vm_slot *slot)
+static bool take_range(const char *line, bool with_kvm, struct vm_slot *slot)
 {
 	uint64_t first, last;
 	char kind[16];
@@ -38,10 +39,10 @@ static bool take_range(const char *line, struct vm_slot *slot)
 		return false; /* i/o; and ramd, a device's own memory, which is no RAM to fill */
 	slot->gpa = first;
 	slot->size = last - first + 1;
-	return take_name(line + name, slot);
+	return take_name(line + name, with_kvm, slot);
 }
 
-int qemu_mtree_parse(const char *text, struct vm_slots *out, struct err *err)
+int qemu_mtree_parse(const char *text, bool with_kvm, struct vm_slots *out, struct err *err)
 {
 	bool ours = false, seen = false;
 	char line[256];
@@ -60,7 +61,7 @@ int qemu_mtree_parse(const char *text, struct vm_slots *out, struct err *err)
 			ours = false;
 		else if (!seen && !strncmp(line, " AS \"memory\",", 13))
 			ours = seen = true;
-		else if (ours && take_range(line, &slot))
+		else if (ours && take_range(line, with_kvm, &slot))
 			rc = vm_slots_add(out, &slot);
 	}
 	if (!rc && (!seen || !out->n))
@@ -70,7 +71,7 @@ int qemu_mtree_parse(const char *text, struct vm_slots *out, struct err *err)
 	vm_slots_free(out);
 	return err_set(err, rc, "info mtree -f: %s",
 		       rc == -ENOMEM ? "no memory" :
-		       rc == -EPROTO ? "it names no memory that KVM holds" :
+		       rc == -EPROTO ? "it names no memory of the guest" :
 				       "its ranges make no sense");
 }
 

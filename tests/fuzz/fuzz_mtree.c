@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	text[size] = '\0';
 	if (!qemu_gpa2hva_parse(text, &hva) && !hva)
 		abort();
-	if (!qemu_mtree_parse(text, &slots, NULL)) {
+	if (!qemu_mtree_parse(text, size % 2, &slots, NULL)) {
 		while (n++ < 1000 && vm_slots_next(&slots, &slot, &offset, 1ull << 40, 2 << 20, &piece))
 			sum += piece.size;
 		if (!slots.n || (n <= 1000 && sum != vm_slots_bytes(&slots, true)))

@@ -43,7 +43,7 @@ static void test_mtree(void **state)
 	struct err err = {0};
 
 	(void)state;
-	assert_int_equal(qemu_mtree_parse(mtree, &s, &err), 0);
+	assert_int_equal(qemu_mtree_parse(mtree, true, &s, &err), 0);
 	assert_int_equal(s.n, 4);
 	assert_int_equal(s.slot[0].gpa, 0);
 	assert_int_equal(s.slot[0].size, 0xa0000);
@@ -56,6 +56,10 @@ static void test_mtree(void **state)
 	assert_string_equal(s.slot[3].name, "0000:00:01.0/vga.vram");
 	assert_int_equal(vm_slots_bytes(&s, false), 0xa0000 + 127 * MIB + 16 * MIB);
 	assert_int_equal(vm_slots_bytes(&s, true) - vm_slots_bytes(&s, false), 0x4000);
+	vm_slots_free(&s);
+	assert_int_equal(qemu_mtree_parse(mtree, false, &s, &err), 0);
+	assert_int_equal(s.n, 5); /* and what is a device at present */
+	assert_string_equal(s.slot[4].name, "system.flash0");
 	vm_slots_free(&s);
 }
 
@@ -77,7 +81,7 @@ static void test_mtree_hostile(void **state)
 		struct vm_slots s;
 		struct err err = {0};
 
-		assert_true(qemu_mtree_parse(bad[i], &s, &err) < 0);
+		assert_true(qemu_mtree_parse(bad[i], true, &s, &err) < 0);
 		assert_int_equal(s.n, 0);
 		assert_true(*err.text);
 	}
