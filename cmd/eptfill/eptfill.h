@@ -69,6 +69,7 @@ int refusal(const struct err *err, int rc);
 void print_json(struct json_object *o); /* consumed; one line */
 void add_u64(struct json_object *o, const char *key, uint64_t value); /* UINT64_MAX: left out */
 void add_str(struct json_object *o, const char *key, const char *value);
+void add_percent(struct json_object *o, const char *key, unsigned hundredths);
 void add_bool(struct json_object *o, const char *key, bool value);
 
 int eptfill_fill(int argc, char **argv);

@@ -93,8 +93,7 @@ static void stat_json(const struct target *t, const struct kvm_stats *s, bool co
 		add_u64(j, "pages_2m", s->pages_2m);
 		add_u64(j, "pages_1g", s->pages_1g);
 		add_u64(j, "mapped_bytes", kvm_mapped_bytes(s));
-		json_object_object_add(j, "coverage_percent",
-				       json_object_new_double(coverage(kvm_mapped_bytes(s), total) / 100.0));
+		add_percent(j, "coverage_percent", coverage(kvm_mapped_bytes(s), total));
 		add_u64(j, "pf_taken", s->pf_taken);
 		add_u64(j, "pf_fixed", s->pf_fixed);
 		add_u64(j, "pf_emulate", s->pf_emulate);

@@ -175,3 +175,12 @@ void add_bool(struct json_object *o, const char *key, bool value)
 {
 	json_object_object_add(o, key, json_object_new_boolean(value));
 }
+
+/* @hundredths as a number with two digits, not as the nearest double. */
+void add_percent(struct json_object *o, const char *key, unsigned hundredths)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%u.%02u", hundredths / 100, hundredths % 100);
+	json_object_object_add(o, key, json_object_new_double_s(hundredths / 100.0, text));
+}

@@ -47,7 +47,7 @@ static void tell(const struct trial *v, uint64_t us, unsigned cover, uint64_t vi
 		add_str(j, "name", v->t.vm.name);
 		add_u64(j, "slots_bytes", total);
 		add_u64(j, "mapped_bytes", mapped);
-		json_object_object_add(j, "coverage_percent", json_object_new_double(cover / 100.0));
+		add_percent(j, "coverage_percent", cover);
 		add_u64(j, "period_us", us);
 		add_u64(j, "pf_taken", v->after.pf_taken - v->before.pf_taken);
 		add_u64(j, "pf_emulate", emulated);

@@ -50,7 +50,7 @@ static void tell(const struct watched *w, const char *event, const char *cause, 
 			add_str(j, "cause", cause);
 		add_u64(j, "mapped_bytes", mapped);
 		add_u64(j, "slots_bytes", total);
-		json_object_object_add(j, "coverage_percent", json_object_new_double(cover / 100.0));
+		add_percent(j, "coverage_percent", cover);
 		print_json(j);
 		return;
 	}

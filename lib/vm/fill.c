@@ -263,7 +263,7 @@ static int fill_host(struct filler *f, const struct vm_slots *host)
 	if (rc < 0 || f->failed)
 		return rc < 0 ? rc : f->failed;
 	if (f->report->cancelled)
-		return err_set(f->err, -ECANCELED, "fill: stopped in its first phase");
+		return err_set(f->err, -ECANCELED, "stopped in its first phase");
 	f->report->host_done = true;
 	return 0;
 }
@@ -518,11 +518,12 @@ static int fill_second(struct filler *f, const struct vm_slots *guest)
 	f->offset = 0;
 	f->total = guest ? vm_slots_bytes(guest, true) : f->ram_bytes;
 	rc = run_vcpus(f);
+	f->slots = NULL;
 	f->report->second_us = units_now_us() - begun;
 	if (rc)
 		return rc;
 	if (f->report->cancelled)
-		return err_set(f->err, -ECANCELED, "fill: stopped in its second phase");
+		return err_set(f->err, -ECANCELED, "stopped in its second phase");
 	if (f->searching && f->report->second_bytes < f->ram_bytes)
 		return err_set(f->err, -ENOENT, "second level: only %" PRIu64 " of %" PRIu64 " bytes of "
 			       "memory were found (name the VM by qmp:PATH)",

@@ -88,12 +88,12 @@ static unsigned long stub_address(const struct inject *in, enum stub stub)
 	static const char *const at[] = {inject_code, inject_code_clone, inject_code_helper,
 					 inject_code_end};
 
-	return in->code + (unsigned long)(at[stub] - inject_code);
+	return in->code + ((uintptr_t)at[stub] - (uintptr_t)inject_code);
 }
 
 static size_t code_size(void)
 {
-	return (size_t)(inject_code_limit - inject_code);
+	return (uintptr_t)inject_code_limit - (uintptr_t)inject_code;
 }
 
 /* --- a place for the code --- */
@@ -431,7 +431,8 @@ int inject_call(struct inject_thread *t, long nr, const long args[6], int data_a
 	memcpy(t->call + 1, args, 6 * sizeof(long));
 	t->data_arg = data_arg;
 	t->data_size = data_arg < 0 ? 0 : size;
-	memcpy(t->data, data, t->data_size);
+	if (t->data_size)
+		memcpy(t->data, data, t->data_size);
 	t->stub = t->helper ? STUB_HELPER : STUB_CALL;
 	rc = begin_call(t);
 	return rc ? gone(t, rc, err, "inject into") : 0;

@@ -267,12 +267,15 @@ void vm_resident_of(const struct vm_slots *s, const struct vm_mappings *m, struc
 
 /* --- without a monitor --- */
 
+struct candidate {
+	uint64_t start, size;
+};
+
 static int larger_first(const void *a, const void *b)
 {
-	const struct vm_mapping *const *x = a, *const *y = b;
-	uint64_t p = (*x)->end - (*x)->start, q = (*y)->end - (*y)->start;
+	const struct candidate *x = a, *y = b;
 
-	return (p < q) - (p > q);
+	return (x->size < y->size) - (x->size > y->size);
 }
 
 /* Not code: a translator's buffer is larger than many a guest. */
@@ -285,7 +288,7 @@ static bool may_be_ram(const struct vm_mapping *v)
 int vm_slots_guess(const struct vm_mappings *m, uint64_t bytes, struct vm_slots *out,
 		   struct err *err)
 {
-	const struct vm_mapping **list = calloc(m->n ? m->n : 1, sizeof(*list));
+	struct candidate *list = calloc(m->n ? m->n : 1, sizeof(*list));
 	uint64_t found = 0;
 	size_t n = 0;
 
@@ -294,17 +297,17 @@ int vm_slots_guess(const struct vm_mappings *m, uint64_t bytes, struct vm_slots 
 		return err_sys(err, -ENOMEM, "find the guest's memory");
 	for (size_t i = 0; i < m->n; i++)
 		if (may_be_ram(&m->map[i]))
-			list[n++] = &m->map[i];
+			list[n++] = (struct candidate){m->map[i].start, m->map[i].end - m->map[i].start};
 	for (size_t i = 0; i < n; i++)
-		if (list[i]->end - list[i]->start == bytes) { /* this is it */
+		if (list[i].size == bytes) { /* this is it */
 			list[0] = list[i];
 			n = 1;
 		}
 	qsort(list, n, sizeof(*list), larger_first);
 	for (size_t i = 0; i < n && found < bytes; i++) {
 		/* gpa: only that slots do not overlap */
-		struct vm_slot s = {.gpa = found, .hva = list[i]->start,
-				    .size = list[i]->end - list[i]->start, .name = "guess"};
+		struct vm_slot s = {
+			.gpa = found, .hva = list[i].start, .size = list[i].size, .name = "guess"};
 
 		if (s.size < bytes / 16 || vm_slots_add(out, &s))
 			break;
