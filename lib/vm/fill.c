@@ -495,8 +495,7 @@ static int run_vcpus(struct filler *f)
 		if (w)
 			vcpu_event(f, w);
 		cancelled(f);
-		if (f->searching && f->report->second_bytes >= f->ram_bytes &&
-		    (f->slot || f->offset >= 4 * GIB))
+		if (f->searching && f->report->second_bytes >= f->ram_bytes)
 			f->slot = f->slots->n; /* all found */
 	}
 	return rc < 0 ? rc : f->failed;
