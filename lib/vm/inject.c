@@ -720,18 +720,25 @@ static void settle(struct inject *in)
 	}
 }
 
+/* A thread that the kernel holds on to must not hold us. */
+static void stand_still(struct inject_thread *t)
+{
+	uint64_t deadline = units_now_us() + 10000000;
+	struct inject_thread *which;
+
+	while (t->state == INJECT_STOPPING && units_now_us() < deadline &&
+	       inject_wait(t->session, 100, &which, NULL) >= 0)
+		;
+}
+
 static void let_go(struct inject_thread *t)
 {
 	int status;
 
-	if (t->state == INJECT_RUNNING && !inject_stop(t, NULL)) {
-		struct inject_thread *which;
-
-		while (t->state == INJECT_STOPPING && inject_wait(t->session, 1000, &which, NULL) >= 0)
-			;
-	}
+	if (t->state == INJECT_RUNNING && !inject_stop(t, NULL))
+		stand_still(t);
 	if (t->state != INJECT_STOPPED)
-		return;
+		return; /* our own end lets it go, too */
 	/* An interrupted call restarts on the way out of this very stop, or, after calls of ours,
 	 * out of one more. */
 	if (t->inside && was_interrupted(&t->own)) {
@@ -758,10 +765,7 @@ void inject_close(struct inject *in)
 		if (!t->helper && t->state == INJECT_RUNNING)
 			break;
 	if (t && in->code_ours && !inject_stop(t, NULL)) {
-		struct inject_thread *which;
-
-		while (t->state == INJECT_STOPPING && inject_wait(in, 1000, &which, NULL) >= 0)
-			;
+		stand_still(t);
 		if (t->state == INJECT_STOPPED)
 			remove_code(t);
 	}
