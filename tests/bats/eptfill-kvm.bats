@@ -22,7 +22,7 @@ setup() {
 
 # A file of the host's, for a test that fails.
 show() {
-	tail -n 20 "$seen"/"$1"* >&2
+	tail -n 20 "$seen/$1"* >&2
 }
 
 get() { # FILE EXPRESSION
@@ -61,8 +61,8 @@ violations() { # between two readings: NAME
 		assert_equal "$(get $g.verify '.violations, .coverage_percent == 100, .status' | xargs)" "0 true 0"
 		assert_equal "$(cat "$seen/$g.status")" 0
 	done
-	# Before it, most of it was not there.
-	[ "$(get a.empty .mapped_bytes)" -lt $((size << 19)) ]
+	# Before it, not all of it was there: what its kernel had touched while it booted.
+	[ "$(get a.empty .mapped_bytes)" -lt "$(get a.empty .slots_bytes)" ]
 }
 
 @test "a plan touches nothing" {
