@@ -4,6 +4,7 @@ VERSION := 0.1.0
 O       ?= build
 PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
+LIBDIR  ?= $(PREFIX)/lib/util-vm
 MANDIR  ?= $(PREFIX)/share/man
 COMPDIR ?= $(PREFIX)/share/bash-completion/completions
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -24,6 +25,7 @@ Q   := $(if $(V),,@)
 SAY := @$(if $(V),:,printf '%-3s %s\n')
 
 TOOLS :=
+SHIMS :=
 include lib/module.mk $(sort $(wildcard cmd/*/module.mk))
 
 PKGS    := $(sort $(lib_PKGS) $(foreach t,$(TOOLS),$($(t)_PKGS)))
@@ -47,7 +49,7 @@ FUZZ    := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(sort $(wildcard tests/fuzz/fu
 
 .PHONY: all check check-fast check-long lint fuzz bench install clean unit fuzzers demo lab
 .SECONDARY:
-all: $(BIN)
+all: $(BIN) $(SHIMS:%=$(O)/lib/%.so)
 
 $(O)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -67,6 +69,16 @@ $(O)/bin/$(1): $$($(1)_OBJ) $(LIB)
 	$(Q)$(CC) -pthread $(CFLAGS) $(HARDEN) $(LINK) -o $$@ $$^ $(PKG_LIBS) -lm
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rules,$(t))))
+
+# What is loaded into other programs stands alone, and is never sanitized: they are not.
+define shim_rules
+$(O)/lib/$(1).so: $$($(1)_SRC) Makefile
+	@mkdir -p $$(@D)
+	$(SAY) SO $$@
+	$(Q)$(CC) -std=gnu11 -pthread -D_GNU_SOURCE $(CFLAGS) $(WARN) -fstack-protector-strong \
+		-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIC -shared -Wl,-z,relro,-z,now -o $$@ $$($(1)_SRC) -ldl
+endef
+$(foreach s,$(SHIMS),$(eval $(call shim_rules,$(s))))
 
 # Unit tests and fuzz targets may reach a command's own algorithms, every object but main. An
 # archive, so that each takes only what it names: the rest may need what main.c defines.
@@ -121,6 +133,8 @@ lab: all
 install: all
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(COMPDIR)
 	install -m 755 $(BIN) $(DESTDIR)$(BINDIR)/
+	for s in $(SHIMS); do install -d $(DESTDIR)$(LIBDIR) && \
+		install -m 644 $(O)/lib/$$s.so $(DESTDIR)$(LIBDIR)/ || exit 1; done
 	for t in $(TOOLS); do install -m 644 dist/completion/$$t $(DESTDIR)$(COMPDIR)/$$t || exit 1; done
 	for u in dist/*.service dist/*.socket; do [ ! -e $$u ] || { install -d $(DESTDIR)$(UNITDIR) && \
 		sed 's|@BINDIR@|$(BINDIR)|g' $$u >$(DESTDIR)$(UNITDIR)/$${u##*/} && \

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "vm/drivers.h"
+#include "vm/guest.h"
 #include "vm/qmp.h"
 
 #define QMP_MS 3000
@@ -68,19 +69,35 @@ static bool name_on_cmdline(pid_t pid, char *name, size_t size)
 }
 
 /* -m takes MiB where no unit is given (qemu(1)). */
-static uint64_t mem_on_cmdline(pid_t pid)
+static uint64_t mem_of_option(const char *value)
 {
-	char value[VALUE_MAX], size[64];
+	char size[64];
 	uint64_t bytes;
 
-	if (vm_cmdline_option(pid, "m", 0, value, sizeof(value)) ||
-	    (vm_suboption(value, "size", size, sizeof(size)) &&
+	if ((vm_suboption(value, "size", size, sizeof(size)) &&
 	     vm_suboption(value, "", size, sizeof(size))) ||
 	    units_size(size, &bytes))
 		return DEFAULT_MEM;
 	if (!size[strspn(size, "0123456789")])
 		return bytes > UINT64_MAX >> 20 ? DEFAULT_MEM : bytes << 20;
 	return bytes;
+}
+
+static uint64_t mem_on_cmdline(pid_t pid)
+{
+	char value[VALUE_MAX];
+
+	return vm_cmdline_option(pid, "m", 0, value, sizeof(value)) ? DEFAULT_MEM : mem_of_option(value);
+}
+
+uint64_t vm_memory_asked_for(int argc, char **argv)
+{
+	if (argc < 1 || !is_qemu_name(argv[0]))
+		return 0;
+	for (int i = 1; i + 1 < argc; i++)
+		if (!strcmp(argv[i], "-m") || !strcmp(argv[i], "--m"))
+			return mem_of_option(argv[i + 1]);
+	return DEFAULT_MEM;
 }
 
 static void set_uuid(struct vm *vm, const char *text)
@@ -316,7 +333,7 @@ static int lookup_name(const char *name, struct vm *vm, struct err *err)
 
 const struct vm_driver vm_driver_qmp = {
 	.prefix = "qmp", .what = "a QEMU by its QMP socket", .find = find_qmp,
-	.roles = qemu_roles};
+	.roles = qemu_roles, .memory = &qemu_memory_ops};
 const struct vm_driver vm_driver_pid = {
 	.prefix = "pid", .what = "a QEMU by its process", .find = find_pid, .lookup = lookup_name,
-	.roles = qemu_roles};
+	.roles = qemu_roles, .memory = &qemu_memory_ops};

@@ -38,6 +38,7 @@ struct vm_driver {
 	/* Tell the roles of the @n threads of @list that are still VM_OTHER (threads.h). With @ask the
 	 * hypervisor is asked, too, else names have to do. NULL: its threads are not ours to know. */
 	void (*roles)(const struct vm *vm, bool ask, struct vm_thread *list, size_t n);
+	const struct vm_memory_ops *memory; /* vm/guest.h; NULL: it tells nothing of memory */
 };
 
 /* Find a VM; opens nothing that stays open. -ENOENT, -EEXIST (the name is not unique), -ENOTSUP, -EACCES. */
