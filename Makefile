@@ -27,7 +27,7 @@ SAY := @$(if $(V),:,printf '%-3s %s\n')
 
 TOOLS  :=
 SHARED :=
-include lib/module.mk $(sort $(wildcard cmd/*/module.mk))
+include lib/module.mk $(sort $(wildcard lib/*/module.mk cmd/*/module.mk))
 
 PKGS    := $(sort $(lib_PKGS) $(foreach t,$(TOOLS) $(SHARED),$($(t)_PKGS)))
 ifeq ($(filter clean tarball,$(MAKECMDGOALS)),)

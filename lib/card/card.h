@@ -30,7 +30,7 @@ enum card_right {
 extern const char *const card_right_names[8]; /* by bit */
 
 /* The rights that a request needs over the key at an index; 0: the op uses none. */
-unsigned card_rights_needed(const struct card_request *rq, const void *args);
+unsigned card_rights_needed(const struct card_request *rq);
 
 /*
  * One call. @rq and @args are the daemon's private, validated copies. @in may be the guest's memory where
@@ -42,6 +42,7 @@ struct card_call {
 	const void *args;
 	const uint8_t *in;
 	uint32_t in_len;
+	const char *vm;	      /* whose files */
 	const char *key_name; /* key_kind INDEX: what the card calls the key, else NULL */
 	uint32_t key_rights;  /* enum card_right, of this VM over it */
 	bool right_got;	      /* RIGHT_GET succeeded in this session, or the config spares it */

@@ -68,17 +68,20 @@ struct card_io {
 	void *user;	 /* the caller's */
 	/* the client's */
 	int rc;
-	uint8_t state;
+	uint8_t state, tries;
 	uint64_t seq;
 	struct card_io *next;
 };
 
 /*
- * Give a request away. 0, then card_wait(); -EAGAIN: as many are under way as the link takes (wait for
- * one first); -EINVAL: it can't be sent so; -ENOTCONN. Requests run in any order: one that needs
- * another's result waits for it.
+ * Give a request away. 0, then card_wait(); -EAGAIN: as many are under way as the link takes, or it is
+ * being made again (card_wait_room); -EINVAL: it can't be sent so; -ENOTCONN. Requests of one stream
+ * run in the order in which they were given; others in any: one that needs another's result waits.
  */
 int card_submit(struct card_client *c, struct card_io *io);
+
+/* Until card_submit may take one more. 0, -ETIMEDOUT, -ENOTCONN. */
+int card_wait_room(struct card_client *c);
 
 /* card_submit puts it where the daemon sees it; a batch rings once, for all: submit with
  * card_cork on, then off. */

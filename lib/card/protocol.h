@@ -59,6 +59,7 @@ enum card_op {
 	CARD_OP_FILE_READ,	/* args card_file → data */
 	CARD_OP_FILE_WRITE,	/* args card_file, data */
 	CARD_OP_FILE_DELETE,	/* args card_file */
+	CARD_OP_KEYS,		/* → struct card_key_entry of each key that this VM may use, as data */
 	CARD_OP_COUNT,
 };
 
@@ -119,10 +120,12 @@ _Static_assert(offsetof(struct card_request, seq) == 0 && offsetof(struct card_a
 	       "a slot begins with what publishes it");
 
 /*
- * A handle: the place in the VM's table, and how often that place was used. Odd generations
- * only, so that no handle is 0.
+ * A handle: the place in the link's table, and how often that place was used, from 1, so that no
+ * handle is 0. A place whose generations are used up is not used again; the epoch tells the handles of one
+ * link from those of the next.
  */
-#define CARD_HANDLE_SLOTS_MAX 65536u
+#define CARD_HANDLE_PLACES_MAX 65536u
+#define CARD_HANDLE_GENERATIONS 65535u
 static inline uint32_t card_handle(uint32_t place, uint32_t generation)
 {
 	return (generation << 16) | (place & 0xffffu);
@@ -189,6 +192,15 @@ struct card_wrap {
 	struct sdf_ecc_public pub;
 };
 
+/* Keys that live in a card are counted by class, as cards do. */
+enum card_key_class { CARD_CLASS_ECC, CARD_CLASS_RSA, CARD_CLASS_KEK, CARD_CLASSES };
+
+struct card_key_entry {
+	uint8_t class, reserved[3];
+	uint32_t index, rights; /* enum card_right */
+	char name[CARD_NAME_MAX];
+};
+
 enum card_agree_step {
 	CARD_AGREE_OFFER,  /* → object, args card_agree: pub and tmp of the one who asks */
 	CARD_AGREE_ACCEPT, /* → object: key, args card_agree: pub and tmp of the one who answers */
@@ -233,19 +245,23 @@ _Static_assert(sizeof(struct card_wrap) == 144, "wire");
 _Static_assert(sizeof(struct card_agree) == 280, "wire");
 _Static_assert(sizeof(struct card_verify) == 260, "wire");
 _Static_assert(sizeof(struct card_file) == 136, "wire");
+_Static_assert(sizeof(struct card_key_entry) == 44, "wire");
 
 /* What is known of an operation before anybody looks at its args. */
 struct card_op_info {
 	const char *name;     /* "sign", for words and counters; NULL: no such operation */
 	uint16_t args_len;    /* of a request (BEGIN, where there are phases); exact */
 	uint16_t given_args_len; /* if the key is given; 0: no other than args_len */
-	uint16_t answer_args; /* of an answer with SDR_OK, at most */
+	uint16_t answer_args; /* of an answer with SDR_OK, exactly; of any other 0 */
 	bool session;	      /* needs one */
 	bool phased;	      /* BEGIN … END */
-	bool idempotent;      /* twice is as good as once: may be replayed on a new link */
+	bool idempotent;      /* twice is as good as once */
 	bool streams;	      /* reads each byte of its data once: a card may work on shared memory */
 	uint8_t keys;	      /* bit enum card_key_kind: what key_kind may be */
 };
+
+/* Which of a VM's counts a key's index is of. */
+enum card_key_class card_key_class(const struct card_request *rq, const void *args);
 
 const struct card_op_info *card_op_info(unsigned op); /* NULL: no such operation */
 
@@ -254,6 +270,9 @@ const struct card_op_info *card_op_info(unsigned op); /* NULL: no such operation
  * kind; nothing about rights or handles. Only for a private copy of @rq. SDR_OK or why not.
  */
 uint32_t card_request_check(const struct card_request *rq);
+
+/* Whether it may be sent again on a new link: idempotent, and no part of a stream. */
+bool card_request_replays(const struct card_request *rq);
 
 /* As above, for an answer to @rq: 0 or -EPROTO. */
 int card_answer_check(const struct card_answer *an, const struct card_request *rq);

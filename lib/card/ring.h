@@ -67,11 +67,11 @@ struct card_region {
 struct card_queue {
 	/* the guest's line */
 	_Atomic uint32_t open;	    /* 0: nobody */
-	_Atomic uint32_t guest_waits; /* 1: ring when an answer is there */
+	_Atomic uint32_t guest_waits; /* n > 0: send interrupt n - 1 when an answer is there */
 	uint8_t pad[56];
 	/* the daemon's line */
 	_Atomic uint32_t opened;
-	_Atomic uint32_t daemon_waits; /* 1: ring when a request is there */
+	_Atomic uint32_t daemon_waits; /* 1: ring when a request is there (any vector) */
 	_Atomic uint32_t broken;    /* why the daemon looks at this queue no more (enum sdr); 0: it does */
 	uint8_t pad2[52];
 };
