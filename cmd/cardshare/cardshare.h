@@ -7,8 +7,9 @@
 
 #define CONFIG_FILE "/etc/util-vm/cardshare.conf"
 
-extern const struct cli_opt serve_opts[], stat_opts[];
+extern const struct cli_opt serve_opts[], stat_opts[], speed_opts[];
 int serve_run(int argc, char **argv);
 int stat_run(int argc, char **argv);
+int speed_run(int argc, char **argv);
 
 #endif

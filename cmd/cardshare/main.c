@@ -7,6 +7,7 @@
 static const struct cli_verb verbs[] = {
 	{"serve", "[VM=ADDRESS]...", "Share cards with VMs.", serve_opts, serve_run},
 	{"stat", "", "What the daemon does, for whom, and how long it takes.", stat_opts, stat_run},
+	{"speed", "[ADDRESS]", "How fast a card is, shared or by itself.", speed_opts, speed_run},
 	{0},
 };
 

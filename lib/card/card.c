@@ -9,7 +9,7 @@
 
 
 
-const struct card_driver *const card_drivers[] = {&card_null, &card_slow, NULL};
+const struct card_driver *const card_drivers[] = {&card_soft, &card_null, &card_slow, NULL};
 
 const char *const card_right_names[8] = {"sign",   "verify", "encrypt", "decrypt",
 					 "export", "wrap",   "unwrap",  "agree"};

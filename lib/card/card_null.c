@@ -49,6 +49,7 @@ static uint32_t answer(struct card_call *call)
 		memset(call->out, 0, call->out_cap);
 		call->out_len = call->out_cap;
 		return SDR_OK;
+	case CARD_OP_KEY_MAKE:
 	case CARD_OP_KEY_TAKE:
 		return make_object(call, CARD_OBJ_KEY);
 	case CARD_OP_SIGN:
@@ -73,8 +74,8 @@ static uint32_t answer(struct card_call *call)
 
 static void info_of(struct card_info *info, const char *engine)
 {
-	static const unsigned ops[] = {CARD_OP_RANDOM, CARD_OP_KEY_TAKE, CARD_OP_SIGN, CARD_OP_VERIFY,
-				       CARD_OP_HASH, CARD_OP_CIPHER, CARD_OP_DROP};
+	static const unsigned ops[] = {CARD_OP_RANDOM, CARD_OP_KEY_MAKE, CARD_OP_KEY_TAKE,
+				       CARD_OP_SIGN, CARD_OP_VERIFY, CARD_OP_HASH, CARD_OP_CIPHER, CARD_OP_DROP};
 
 	*info = (struct card_info){.sdf = {.version = 1, .standard = 2, .buffer_size = CARD_DATA_MAX}};
 	snprintf((char *)info->sdf.issuer, sizeof(info->sdf.issuer), "util-vm");
