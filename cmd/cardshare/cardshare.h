@@ -8,8 +8,18 @@
 #define CONFIG_FILE "/etc/util-vm/cardshare.conf"
 
 extern const struct cli_opt serve_opts[], stat_opts[], speed_opts[];
+extern const struct cli_opt enc_opts[], hash_opts[], hmac_opts[], mac_opts[], sign_opts[],
+	verify_opts[], random_opts[];
 int serve_run(int argc, char **argv);
 int stat_run(int argc, char **argv);
 int speed_run(int argc, char **argv);
+int enc_run(int argc, char **argv);
+int dec_run(int argc, char **argv);
+int hash_run(int argc, char **argv);
+int hmac_run(int argc, char **argv);
+int mac_run(int argc, char **argv);
+int sign_run(int argc, char **argv);
+int verify_run(int argc, char **argv);
+int random_run(int argc, char **argv);
 
 #endif

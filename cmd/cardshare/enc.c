@@ -225,7 +225,7 @@ static int auth_bytes(struct job *j, uint8_t *buf, size_t n)
 
 static int auth_end(struct job *j)
 {
-	size_t n = j->have;
+	size_t n = j->have, rest;
 	int rc;
 
 	if (j->decrypt) {
@@ -236,9 +236,13 @@ static int auth_end(struct job *j)
 		n -= BLOCK;
 		memcpy(j->tag, j->buf + n, BLOCK);
 	}
+	rest = n % BLOCK; /* no block: the end takes it */
+	n -= rest;
 	rc = auth_bytes(j, j->buf, n);
 	if (!rc)
-		rc = auth_call(j, CARD_PHASE_END, NULL, 0);
+		rc = auth_call(j, CARD_PHASE_END, j->buf + n, rest);
+	if (!rc)
+		rc = guest_write(j->verb, j->out, j->buf + n, rest);
 	return rc || j->decrypt ? rc : guest_write(j->verb, j->out, j->tag, BLOCK);
 }
 
@@ -254,7 +258,7 @@ static int authenticated(struct job *j)
 		j->have += (size_t)n;
 		if ((size_t)n < GUEST_PIECE)
 			return auth_end(j);
-		go = j->have - BLOCK; /* what may be the tag stays */
+		go = (j->have - BLOCK) / BLOCK * BLOCK; /* what may be the tag stays */
 		rc = auth_bytes(j, j->buf, go);
 		if (rc)
 			return rc;

@@ -76,7 +76,7 @@ static const struct answer {
 	{SDR_ALGMODNOTSUPPORT, EXIT_REFUSED, "the card has no such mode of this algorithm"},
 	{SDR_NOTSUPPORT, EXIT_REFUSED, "the card cannot do this"},
 	{SDR_KEYNOTEXIST, EXIT_REFUSED, "the card has no such key for this machine (see 'cardshare keys')"},
-	{SDR_PARDENY, EXIT_REFUSED, "this machine may not do this with this key"},
+	{SDR_PARDENY, EXIT_REFUSED, "the host does not let this machine do this, or not with this key"},
 	{SDR_PRKRERR, EXIT_REFUSED, "the private key wants its password first (--password)"},
 	{SDR_KEYTYPEERR, EXIT_REFUSED, "the key is of another kind"},
 	{SDR_KEYERR, EXIT_REFUSED, "the key is none"},

@@ -44,16 +44,17 @@ struct ctx {
 	uint64_t text_total; /* CCM is told before */
 	struct prov_link link;
 	uint32_t stream;
-	bool begun; /* the nonce is used up */
+	bool begun;	 /* the nonce is used up */
+	uint64_t blocks; /* that the stream has */
 };
 
 /* --- one request, or a chain --- */
 
-static bool run(struct ctx *c, const unsigned char *in, size_t len, unsigned char *out,
-		struct card_cipher *cc)
+static bool run_alg(struct ctx *c, uint32_t alg, const unsigned char *in, size_t len,
+		    unsigned char *out, struct card_cipher *cc)
 {
 	struct card_cipher next;
-	struct card_io io = {.rq = {.op = CARD_OP_CIPHER, .alg = c->mode->alg,
+	struct card_io io = {.rq = {.op = CARD_OP_CIPHER, .alg = alg,
 				    .phase = CARD_PHASE_BEGIN | CARD_PHASE_END,
 				    .flags = c->encrypt ? 0 : CARD_FLAG_DECRYPT,
 				    .key_kind = CARD_KEY_OBJECT, .args_len = sizeof(*cc)},
@@ -74,6 +75,12 @@ static bool run(struct ctx *c, const unsigned char *in, size_t len, unsigned cha
 		return false;
 	*cc = next;
 	return true;
+}
+
+static bool run(struct ctx *c, const unsigned char *in, size_t len, unsigned char *out,
+		struct card_cipher *cc)
+{
+	return run_alg(c, c->mode->alg, in, len, out, cc);
 }
 
 /*
@@ -272,38 +279,107 @@ static bool aead_call(struct ctx *c, unsigned phase, const unsigned char *in, si
 	return true;
 }
 
-static bool aead_bytes(struct ctx *c, const unsigned char *in, size_t len, unsigned char *out)
+/* The block that a nonce of 12 bytes makes of block @n of the text: GCM counts from 2, CCM (L = 3) from 1. */
+static void counter_block(const struct ctx *c, uint64_t n, unsigned char *block)
 {
-	size_t room = CARD_DATA_MAX - (c->stream ? 0 : c->aad_len);
+	bool gcm = c->mode->evp == EVP_CIPH_GCM_MODE;
+	uint32_t count = (uint32_t)n + (gcm ? 2 : 1);
 
-	if (!aead_ready(c))
+	memcpy(block + (gcm ? 0 : 1), c->cc.iv, 12);
+	if (!gcm)
+		block[0] = 2;
+	block[15] = (unsigned char)count;
+	block[14] = (unsigned char)(count >> 8);
+	block[13] = (unsigned char)(count >> 16);
+	if (gcm)
+		block[12] = (unsigned char)(count >> 24);
+}
+
+/*
+ * A stream of the card takes whole blocks until it ends, OpenSSL's users want each byte at once. Underneath both
+ * modes are CTR: the bytes of a block that is not full come from there, and the stream gets the block later.
+ */
+static bool aead_part(struct ctx *c, const unsigned char *in, size_t n, unsigned char *out)
+{
+	unsigned char block[BLOCK] = {0};
+	struct card_cipher cc = {.data_unit = 0};
+	bool encrypt = c->encrypt, ok;
+
+	if (c->iv_len != 12) {
+		prov_error(PROV_R_INVALID_IV_LENGTH, "text in odd pieces wants a nonce of 12 bytes");
 		return false;
-	if (c->mode->evp == EVP_CIPH_CCM_MODE && !c->begun)
-		c->text_total = c->text_total ? c->text_total : len;
-	while (len) {
+	}
+	memcpy(block + c->part_len, in, n);
+	memcpy(c->part + c->part_len, in, n);
+	counter_block(c, c->blocks, cc.iv);
+	c->encrypt = true;
+	ok = run_alg(c, SGD_SM4 | SGD_CTR, block, BLOCK, block, &cc);
+	c->encrypt = encrypt;
+	if (!ok)
+		return false;
+	memcpy(out, block + c->part_len, n);
+	c->part_len += n;
+	return true;
+}
+
+static bool aead_whole(struct ctx *c, const unsigned char *in, size_t len, unsigned char *out)
+{
+	size_t room = c->stream ? CARD_DATA_MAX : (CARD_DATA_MAX - c->aad_len) / BLOCK * BLOCK;
+
+	while (len || !c->stream) {
 		size_t n = len < room ? len : room;
 
-		if (!n && !aead_call(c, 0, in, 0, out)) /* all room was the additional data's */
-			return false;
-		if (n && !aead_call(c, 0, in, n, out))
+		if (!aead_call(c, 0, in, n, out))
 			return false;
 		in += n;
 		out += n;
 		len -= n;
+		c->blocks += n / BLOCK;
 		room = CARD_DATA_MAX;
 	}
 	return true;
 }
 
+static bool aead_bytes(struct ctx *c, const unsigned char *in, size_t len, unsigned char *out)
+{
+	unsigned char scratch[BLOCK];
+	size_t n;
+
+	if (!aead_ready(c))
+		return false;
+	if (c->mode->evp == EVP_CIPH_CCM_MODE && !c->begun && !c->text_total)
+		c->text_total = len;
+	if (c->part_len) {
+		n = len < BLOCK - c->part_len ? len : BLOCK - c->part_len;
+		if (!aead_part(c, in, n, out))
+			return false;
+		if (c->part_len == BLOCK) {
+			if (!aead_whole(c, c->part, BLOCK, scratch))
+				return false;
+			c->part_len = 0;
+		}
+		in += n;
+		out += n;
+		len -= n;
+	}
+	n = len / BLOCK * BLOCK;
+	return (!n || aead_whole(c, in, n, out)) && (n == len || aead_part(c, in + n, len - n, out + n));
+}
+
 static bool aead_final(struct ctx *c)
 {
+	unsigned char scratch[BLOCK];
+
 	if (!aead_ready(c))
 		return false;
 	if (!c->encrypt && !c->tag_set) {
 		prov_error(PROV_R_TAG_NOT_SET, "no tag to compare with");
 		return false;
 	}
-	if (!aead_call(c, CARD_PHASE_END, NULL, 0, NULL))
+	/* additional data that leaves no room for the rest of the text goes alone */
+	if (!c->stream && c->aad_len + c->part_len > CARD_DATA_MAX && !aead_whole(c, NULL, 0, NULL))
+		return false;
+	if (!aead_call(c, CARD_PHASE_END, c->part, c->part_len, scratch))
 		return false;
 	c->tag_made = c->encrypt;
 	return true;
@@ -369,7 +445,7 @@ static int init(struct ctx *c, const unsigned char *key, size_t key_len, const u
 	c->encrypt = encrypt;
 	c->part_len = 0;
 	c->aad_len = 0;
-	c->text_total = 0;
+	c->text_total = c->blocks = 0;
 	c->tag_made = false;
 	if (iv) {
 		if (iv_len != c->iv_len) {
