@@ -7,9 +7,11 @@
 
 #define CONFIG_FILE "/etc/util-vm/cardshare.conf"
 
-extern const struct cli_opt serve_opts[], stat_opts[], speed_opts[];
+extern const struct cli_opt serve_opts[], stat_opts[], speed_opts[], keys_opts[], list_opts[];
 int serve_run(int argc, char **argv);
 int stat_run(int argc, char **argv);
 int speed_run(int argc, char **argv);
+int keys_run(int argc, char **argv);
+int list_run(int argc, char **argv);
 
 #endif
