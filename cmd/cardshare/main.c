@@ -7,6 +7,8 @@
 static const struct cli_verb verbs[] = {
 	{"serve", "[VM=ADDRESS]...", "Share cards with VMs.", serve_opts, serve_run},
 	{"stat", "", "What the daemon does, for whom, and how long it takes.", stat_opts, stat_run},
+	{"list", "", "Crypto cards of this machine, and kinds of cards.", list_opts, list_run},
+	{"keys", "[list | make NAME | import NAME | destroy NAME]", "The keys of a soft card.", keys_opts, keys_run},
 	{"speed", "[ADDRESS]", "How fast a card is, shared or by itself.", speed_opts, speed_run},
 	{"enc", "<TEXT >CIPHERTEXT", "Encrypt standard input by the card.", enc_opts, enc_run},
 	{"dec", "<CIPHERTEXT >TEXT", "Decrypt standard input by the card.", enc_opts, dec_run},
@@ -22,7 +24,7 @@ static const struct cli_verb verbs[] = {
 static const struct cli_tool tool = {
 	.name = "cardshare",
 	.summary = "Share one crypto card among many VMs.",
-	.features = "OpenSSL, libgcrypt " GCRYPT_VERSION ", json-c, inih",
+	.features = "OpenSSL, libgcrypt " GCRYPT_VERSION ", libpci, json-c, inih",
 	.verbs = verbs,
 };
 

@@ -99,8 +99,10 @@ uint32_t card_call(struct card_client *c, struct card_io *io);
 
 /*
  * As card_call for data of any length: RANDOM, ECHO, CIPHER (not XTS), MAC, AEAD, HASH, HMAC, split into streams or
- * chained calls and pipelined where the mode allows it (ECB, CTR, CBC decrypting). One-shot requests only
- * (phase BEGIN | END). @len bytes of data, as many of room in @out; AEAD: aad in @data, text in @data2.
+ * chained calls and pipelined where the mode allows it (ECB, CTR, CBC and CFB decrypting). @len bytes at io->data,
+ * as many of room at io->out (@out_cap), of which *@out_len get used. CIPHER and MAC: out_args, if there is room
+ * for it, gets the IV that goes on, or the MAC. AEAD: io->data is the additional data, args.aad_len
+ * long, and io->data2 the text of @len bytes.
  */
 uint32_t card_call_long(struct card_client *c, struct card_io *io, size_t len, size_t out_cap,
 			size_t *out_len);
