@@ -44,7 +44,7 @@ int guest_key_symmetric(struct guest *g, const char *verb, const char *text, str
 int guest_key_sm2(const char *verb, const char *text, struct guest_key *k);
 /* The public half of a key of the card, for Z. */
 int guest_key_public(struct guest *g, const char *verb, uint32_t alg, struct guest_key *k);
-/* "--password FILE": the first line opens private key @k; NULL: nothing to do. */
+/* "--password-file FILE": the first line opens private key @k; NULL: nothing to do. */
 int guest_password(struct guest *g, const char *verb, const char *file, const struct guest_key *k);
 
 /* Algorithms by name; NULL: reported, with the names there are. */

@@ -31,7 +31,7 @@ static struct sign_opts {
 	{0, "raw", CLI_FLAG, &o.raw, NULL, "the signature is r and s, 64 bytes, not DER"}
 const struct cli_opt sign_opts[] = {
 	{'k', "key", CLI_STRING, &o.key, "KEY", "index of a key of the card, or a PEM file"},
-	{0, "password", CLI_STRING, &o.password, "FILE", "its first line opens the card's key"},
+	{'p', "password-file", CLI_STRING, &o.password, "FILE", "its first line opens the card's key"},
 	SIGNED,
 	GUEST_OPT_ADDRESS,
 	CLI_END,
@@ -228,7 +228,7 @@ static int random_bytes(struct guest *g, uint64_t left, uint8_t *buf)
 		size_t n = left < GUEST_PIECE ? (size_t)left : GUEST_PIECE;
 		struct card_io io = {.rq = {.op = CARD_OP_RANDOM}, .out = buf};
 
-		rc = guest_call_long(g, "random", &io, 0, n);
+		rc = guest_call_long(g, "random", &io, n, n);
 		if (!rc && o.hex)
 			guest_print_hex(buf, n);
 		else if (!rc)

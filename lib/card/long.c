@@ -23,6 +23,8 @@ struct job {
 	uint8_t *out;
 	size_t len, out_cap, done; /* done: bytes of out */
 	uint32_t status, session_stream;
+	uint8_t iv[BLOCK]; /* of the next part: its text may be gone by the time it is asked for (in == out) */
+	int rc;
 };
 
 static uint32_t part_at(const struct job *j, size_t at)
@@ -43,17 +45,15 @@ static void add_counter(uint8_t iv[BLOCK], uint64_t blocks)
 	}
 }
 
-/* The IV of the part at @at, known before what is in front of it was answered. */
-static void iv_at(const struct job *j, size_t at, uint8_t iv[BLOCK])
+/* The IV behind the part at @at, known before the part is answered. */
+static void next_iv(struct job *j, size_t at)
 {
-	const struct card_cipher *args = j->what->args;
-	uint32_t mode = j->what->rq.alg & 0xffu;
+	uint32_t mode = j->what->rq.alg & 0xffu, n = part_at(j, at);
 
-	memcpy(iv, args->iv, BLOCK);
 	if (mode == SGD_CTR)
-		add_counter(iv, at / BLOCK);
-	else if (at && mode != SGD_ECB)
-		memcpy(iv, j->in + at - BLOCK, BLOCK);
+		add_counter(j->iv, n / BLOCK);
+	else if (mode != SGD_ECB && n >= BLOCK)
+		memcpy(j->iv, j->in + at + n / BLOCK * BLOCK - BLOCK, BLOCK);
 }
 
 static bool independent(const struct card_request *rq)
@@ -79,17 +79,19 @@ static void part_begin(struct job *j, struct card_io *io, struct card_cipher *ar
 	}
 	if (io->rq.op == CARD_OP_CIPHER) {
 		*args = *(const struct card_cipher *)j->what->args;
-		iv_at(j, at, args->iv);
+		memcpy(args->iv, j->iv, BLOCK);
 		io->args = args;
+		next_iv(j, at);
 	}
 }
 
 /* Parts that need nothing of each other, so many at a time. */
-static void run_independent(struct job *j, struct card_cipher *last)
+static void run_independent(struct job *j)
 {
 	struct card_io io[WINDOW];
 	struct card_cipher args[WINDOW];
 	size_t begun = 0, ended = 0, parts = (j->len + CHUNK - 1) / CHUNK;
+	bool ready = false; /* the next one is only to be submitted */
 
 	while (ended < parts) {
 		struct card_io *oldest = &io[ended % WINDOW];
@@ -98,7 +100,9 @@ static void run_independent(struct job *j, struct card_cipher *last)
 			struct card_io *next = &io[begun % WINDOW];
 			int rc;
 
-			part_begin(j, next, &args[begun % WINDOW], begun * CHUNK);
+			if (!ready)
+				part_begin(j, next, &args[begun % WINDOW], begun * CHUNK);
+			ready = true;
 			rc = card_submit(j->c, next);
 			if (rc == -EAGAIN && begun > ended)
 				break;
@@ -106,20 +110,22 @@ static void run_independent(struct job *j, struct card_cipher *last)
 				continue;
 			if (rc) {
 				j->status = SDR_COMMFAIL;
+				j->rc = rc;
 				break;
 			}
+			ready = false;
 			begun++;
 		}
 		if (ended == begun)
 			break;
 		card_wait(j->c, oldest);
-		if (oldest->status && !j->status)
+		if (oldest->status && !j->status) {
 			j->status = oldest->status;
+			j->rc = oldest->rc;
+		}
 		j->done += oldest->out_len;
 		ended++;
 	}
-	/* What comes after it would go on with the block behind the last. */
-	iv_at(j, j->len / BLOCK * BLOCK, last->iv);
 }
 
 /* Each part with the IV that the one before left. */
@@ -134,6 +140,7 @@ static void run_chained(struct job *j, struct card_cipher *args)
 
 		io.rq.data_len = part_at(j, at);
 		j->status = card_call(j->c, &io);
+		j->rc = io.rc;
 		args->data_unit = unit;
 		j->done += io.out_len;
 	}
@@ -168,6 +175,7 @@ static void run_digest(struct job *j)
 			phase |= CARD_PHASE_END;
 		stream_step(j, phase, j->in + at, n, &io);
 		j->status = card_call(j->c, &io);
+		j->rc = io.rc;
 		if (phase & CARD_PHASE_END) {
 			j->done = io.out_len;
 			break;
@@ -226,7 +234,9 @@ uint32_t card_call_long(struct card_client *c, struct card_io *io, size_t len, s
 	if (io->rq.op == CARD_OP_CIPHER || io->rq.op == CARD_OP_MAC)
 		args = *(const struct card_cipher *)io->args;
 	if (independent(&io->rq)) {
-		run_independent(&j, &args);
+		memcpy(j.iv, args.iv, sizeof(j.iv));
+		run_independent(&j);
+		memcpy(args.iv, j.iv, sizeof(args.iv));
 	} else if (io->rq.op == CARD_OP_CIPHER || io->rq.op == CARD_OP_MAC) {
 		run_chained(&j, &args);
 	} else if (digest) {
@@ -241,6 +251,8 @@ uint32_t card_call_long(struct card_client *c, struct card_io *io, size_t len, s
 		if (io->out_args && io->out_args_cap >= sizeof(args))
 			memcpy(io->out_args, &args, sizeof(args));
 	}
+	io->out_args_len = j.status ? 0 : card_op_info(io->rq.op)->answer_args;
+	io->rc = j.rc;
 	*out_len = j.status ? 0 : j.done;
 	return io->status = j.status;
 }

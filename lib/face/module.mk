@@ -5,7 +5,7 @@ pic_ROOMS := base net card face
 
 # The faces of a shared card in a guest; what they export is in their maps, all else stays inside.
 SHARED += libcardshare libsdf-cardshare ossl-modules/cardshare
-libcardshare_SRC := $(sort $(wildcard lib/card/client*.c))
+libcardshare_SRC := lib/card/client.c lib/card/long.c
 libcardshare_LIB  = $(PIC_LIB)
 libcardshare_LIBS := -lcrypto -lm
 libcardshare_MAP := lib/face/libcardshare.map

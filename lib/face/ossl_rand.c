@@ -69,7 +69,7 @@ static int generate(void *vctx, unsigned char *out, size_t len, unsigned strengt
 	(void)adin_len;
 	if (strength > STRENGTH || len > REQUEST_MAX || c->state != EVP_RAND_STATE_READY)
 		return 0;
-	return !len || (prov_link(c->prov, &l) && prov_call_long(&l, &io, 0, len));
+	return !len || (prov_link(c->prov, &l) && prov_call_long(&l, &io, len, len));
 }
 
 static int reseed(void *ctx, int prediction_resistance, const unsigned char *entropy,

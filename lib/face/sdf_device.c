@@ -171,7 +171,7 @@ int SDF_GenerateRandom(void *hSessionHandle, unsigned int uiLength, unsigned cha
 	if (!s)
 		return SDR_INARGERR;
 	if (uiLength)
-		status = sdf_call_long(s, &io, 0, uiLength);
+		status = sdf_call_long(s, &io, uiLength, uiLength);
 	sdf_put(s);
 	return (int)status;
 }

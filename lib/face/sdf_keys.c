@@ -302,7 +302,7 @@ int SDF_ExchangeDigitEnvelopeBaseOnECC(void *hSessionHandle, unsigned int uiKeyI
 	} u;
 	struct wrapping w = {.op = CARD_OP_KEY_EXCHANGE, .key_kind = CARD_KEY_INDEX,
 			     .key = uiKeyIndex, .alg = uiAlgID, .data = pucEncDataIn, .out = &u,
-			     .wrap = {.by = CARD_WRAP_EXTERNAL, .family = SGD_SM2}};
+			     .wrap = {.by = CARD_WRAP_INTERNAL, .family = SGD_SM2}};
 	uint32_t status;
 
 	if (!pucEncDataOut)
@@ -434,7 +434,7 @@ int SDF_ExchangeDigitEnvelopeBaseOnRSA(void *hSessionHandle, unsigned int uiKeyI
 			     .key = uiKeyIndex, .alg = SGD_RSA_ENC, .data = in,
 			     .data_len = (uint32_t)sizeof(*pucPublicKey) + uiDELength, .out = out,
 			     .cap = sizeof(out),
-			     .wrap = {.by = CARD_WRAP_EXTERNAL, .family = SGD_RSA}};
+			     .wrap = {.by = CARD_WRAP_INTERNAL, .family = SGD_RSA}};
 	uint32_t status;
 
 	if (!pucDEOutput || !puiDELength)
