@@ -34,7 +34,7 @@ const struct cli_opt stat_opts[] = {
 static char *read_answer(int fd, struct err *err)
 {
 	size_t have = 0, room = 65536;
-	char *text = malloc(room);
+	char *text = malloc(room), *more;
 
 	while (text) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -61,7 +61,10 @@ static char *read_answer(int fd, struct err *err)
 			err_set(err, -E2BIG, "stat %s: no end of it", o.control);
 			break;
 		}
-		text = realloc(text, room);
+		more = realloc(text, room);
+		if (!more)
+			break;
+		text = more;
 	}
 	free(text);
 	return NULL;

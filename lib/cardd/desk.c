@@ -316,8 +316,10 @@ static uint32_t begin(struct cardd_job *job)
 	struct handle_entry *e;
 	uint32_t status = card_request_check(rq);
 
-	if (status)
+	if (status) { /* nobody is to look at lengths that are none */
+		job->rq.args_len = job->rq.data_len = job->rq.out_max = 0;
 		return status;
+	}
 	l->vm->by_op[rq->op]++;
 	if (rq->op == CARD_OP_HELLO)
 		return hello(job);
@@ -413,7 +415,7 @@ static void count(struct cardd_job *job, uint32_t status)
 
 	vm->requests++;
 	vm->d->requests++;
-	vm->in_bytes += rq->data_len <= CARD_DATA_MAX ? rq->data_len : 0;
+	vm->in_bytes += rq->data_len;
 	vm->out_bytes += job->an.data_len;
 	if (status)
 		vm->errors++;
@@ -504,9 +506,8 @@ void desk_serve(struct cardd *d, struct cardd_link *l)
 	prepare(d, l, job);
 	job->seen_ns = l->seen_ns;
 	job->begun_ns = d->now_ns;
-	if (job->rq.data_len <= CARD_DATA_MAX)
-		fair_bucket_take(&vm->bytes, job->rq.data_len);
 	status = begin(job);
+	fair_bucket_take(&vm->bytes, job->rq.data_len);
 	if (job->key)
 		job->key->refs++;
 	if (job->object)
