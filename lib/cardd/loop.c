@@ -403,6 +403,29 @@ static void on_wake(struct watch *w, uint32_t events)
 		return;
 }
 
+/* What can be done now; how long it may sleep after it, ms. */
+static int turn(struct cardd *d)
+{
+	d->turns++;
+	look_at_hot(d);
+	serve_turn(d);
+	flush_dirty(d);
+	if (d->graves)
+		bury(d);
+	if (d->now_ns >= d->next_tick_ns)
+		tick(d);
+	if (d->reload)
+		cardd_take_reload(d);
+	return wait_ms(d, unpark(d));
+}
+
+void loop_turn(struct cardd *d)
+{
+	d->now_ns = units_now_ns();
+	(void)turn(d);
+	(void)look_at_descriptors(d, 0);
+}
+
 int loop_run(struct cardd *d, struct err *err)
 {
 	uint64_t looked_ns = 0;
@@ -412,21 +435,8 @@ int loop_run(struct cardd *d, struct err *err)
 		return err_sys(err, rc, "serve: epoll");
 	d->now_ns = units_now_ns();
 	while (!d->stop) {
-		uint64_t next_park;
-		int ms;
+		int ms = turn(d);
 
-		d->turns++;
-		look_at_hot(d);
-		serve_turn(d);
-		flush_dirty(d);
-		if (d->graves)
-			bury(d);
-		if (d->now_ns >= d->next_tick_ns)
-			tick(d);
-		if (d->reload)
-			cardd_take_reload(d);
-		next_park = unpark(d);
-		ms = wait_ms(d, next_park);
 		if (ms || d->hot_streams || d->now_ns - looked_ns >= EPOLL_NS) {
 			rc = look_at_descriptors(d, ms);
 			if (rc)
