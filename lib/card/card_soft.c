@@ -249,6 +249,8 @@ static uint32_t symmetric_key(struct soft *s, const struct card_call *call, stru
 	uint32_t status = SDR_OK;
 	struct soft_key *k;
 
+	*n = 0;
+	*bytes = NULL;
 	if (call->rq->key_kind == CARD_KEY_OBJECT) {
 		*sm4 = call->key->sm4;
 		*bytes = call->key->key;

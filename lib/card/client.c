@@ -88,7 +88,7 @@ static struct recipe *recipe_new(const struct card_request *rq, const void *args
 		return NULL;
 	r->rq = *rq;
 	r->data_len = r->rq.data_len = data_len;
-	if (rq->args_len)
+	if (rq->args_len && args)
 		memcpy(r->args, args, rq->args_len);
 	if (data_len)
 		memcpy(r->data, data, data_len);

@@ -133,7 +133,7 @@ static uint32_t list_keys(struct cardd_job *job)
 	struct card_key_entry *to = (struct card_key_entry *)job->out;
 	uint32_t n = 0, room = job->rq.out_max / sizeof(*to);
 
-	for (uint8_t class = 0; class < CARD_CLASSES; class++)
+	for (unsigned class = 0; class < CARD_CLASSES; class++)
 		for (uint32_t i = 1; conf->keys[class] && i <= CARDD_INDEX_MAX; i++) {
 			const struct cardd_key *k = &conf->keys[class][i];
 
@@ -141,7 +141,7 @@ static uint32_t list_keys(struct cardd_job *job)
 				continue;
 			if (n == room)
 				return SDR_NOBUFFER;
-			to[n] = (struct card_key_entry){.class = class, .index = i, .rights = k->rights};
+			to[n] = (struct card_key_entry){.class = (uint8_t)class, .index = i, .rights = k->rights};
 			memcpy(to[n++].name, k->name, sizeof(k->name));
 		}
 	job->call.out_len = n * (uint32_t)sizeof(*to);
@@ -375,7 +375,7 @@ static uint32_t keep_made(struct cardd_job *job)
 	}
 	l->objects++;
 	l->vm->objects++;
-	return SDR_OK;
+	return SDR_OK; /* NOLINT(clang-analyzer-unix.Malloc): the handle has it */
 }
 
 static void after_card(struct cardd_job *job, uint32_t *status)
@@ -559,7 +559,7 @@ static void unblock(struct cardd *d)
 		if (vm->blocked) {
 			vm->blocked = false;
 			if (vm->pending_first)
-				(void)fair_enter(&d->fair, &vm->fair);
+				(void)fair_return(&d->fair, &vm->fair);
 		}
 }
 

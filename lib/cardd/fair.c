@@ -43,7 +43,7 @@ static void sift_down(struct fair *f, uint32_t at, struct fair_member *m)
 	put(f, at, m);
 }
 
-int fair_enter(struct fair *f, struct fair_member *m)
+int fair_return(struct fair *f, struct fair_member *m)
 {
 	if (m->at)
 		return 0;
@@ -56,10 +56,15 @@ int fair_enter(struct fair *f, struct fair_member *m)
 		f->heap = heap;
 		f->room = room;
 	}
-	if ((int64_t)(m->vtime - f->now) < 0)
-		m->vtime = f->now;
 	sift_up(f, f->count++, m);
 	return 0;
+}
+
+int fair_enter(struct fair *f, struct fair_member *m)
+{
+	if (!m->at && (int64_t)(m->vtime - f->now) < 0)
+		m->vtime = f->now;
+	return fair_return(f, m);
 }
 
 void fair_leave(struct fair *f, struct fair_member *m)
@@ -79,13 +84,15 @@ void fair_leave(struct fair *f, struct fair_member *m)
 		sift_down(f, at, last);
 }
 
-struct fair_member *fair_next(struct fair *f)
+struct fair_member *fair_next(const struct fair *f)
 {
-	if (!f->count)
-		return NULL;
-	if ((int64_t)(f->heap[0]->vtime - f->now) > 0)
-		f->now = f->heap[0]->vtime;
-	return f->heap[0];
+	return f->count ? f->heap[0] : NULL;
+}
+
+void fair_begin(struct fair *f, const struct fair_member *m)
+{
+	if ((int64_t)(m->vtime - f->now) > 0)
+		f->now = m->vtime;
 }
 
 void fair_charge(struct fair *f, struct fair_member *m, int64_t ns)

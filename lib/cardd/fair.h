@@ -24,12 +24,16 @@ struct fair {
 	uint64_t now; /* virtual time: of the last one chosen */
 };
 
-/* @m has something to do (again). -ENOMEM. */
+/* @m has something to do, and had not: it begins at the present virtual time. -ENOMEM. */
 int fair_enter(struct fair *f, struct fair_member *m);
+/* @m had something to do all the time, and could not: what it did not get is still due to it. */
+int fair_return(struct fair *f, struct fair_member *m);
 void fair_leave(struct fair *f, struct fair_member *m);
 
 /* Whose turn it is, or NULL. It stays in. */
-struct fair_member *fair_next(struct fair *f);
+struct fair_member *fair_next(const struct fair *f);
+/* The turn is taken: virtual time goes on to it. */
+void fair_begin(struct fair *f, const struct fair_member *m);
 
 /* @m had the card for @ns. */
 void fair_charge(struct fair *f, struct fair_member *m, int64_t ns); /* < 0: it was too much */

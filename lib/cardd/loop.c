@@ -116,12 +116,11 @@ static void leave_hot(struct cardd_link *l)
 	l->state = LINK_COLD;
 }
 
-static void make_pending(struct cardd_link *l)
+/* At the end of its VM's line. */
+static void link_pending(struct cardd_link *l)
 {
 	struct cardd_vm *vm = l->vm;
 
-	if (l->state == LINK_HOT)
-		leave_hot(l);
 	l->state = LINK_PENDING;
 	l->seen_ns = vm->d->now_ns;
 	l->next_pending = NULL;
@@ -130,11 +129,20 @@ static void make_pending(struct cardd_link *l)
 	else
 		vm->pending_first = l;
 	vm->pending_last = l;
+}
+
+static void make_pending(struct cardd_link *l)
+{
+	struct cardd_vm *vm = l->vm;
+
+	if (l->state == LINK_HOT)
+		leave_hot(l);
+	link_pending(l);
 	if (!vm->parked_until_ns && !vm->blocked && fair_enter(&vm->d->fair, &vm->fair))
 		vm->blocked = true; /* no memory: with the next answer of a card, or the next tick */
 }
 
-static void leave_pending(struct cardd_link *l)
+static void unlink_pending(struct cardd_link *l)
 {
 	struct cardd_vm *vm = l->vm;
 	struct cardd_link **at = &vm->pending_first, *before = NULL;
@@ -145,8 +153,13 @@ static void leave_pending(struct cardd_link *l)
 	if (vm->pending_last == l)
 		vm->pending_last = before;
 	l->state = LINK_COLD;
-	if (!vm->pending_first)
-		fair_leave(&vm->d->fair, &vm->fair);
+}
+
+static void leave_pending(struct cardd_link *l)
+{
+	unlink_pending(l);
+	if (!l->vm->pending_first)
+		fair_leave(&l->vm->d->fair, &l->vm->fair);
 }
 
 /* From pending to hot, for as long as one spins. */
@@ -301,12 +314,13 @@ static void serve_one(struct cardd *d, struct cardd_vm *vm)
 	desk_serve(d, l);
 	if (l->closed)
 		return;
-	/* To the end of the VM's line, or out of it. */
-	leave_pending(l);
-	if (l->ops->peek(l))
-		make_pending(l);
-	else
+	if (l->ops->peek(l)) { /* the VM's other links come first */
+		unlink_pending(l);
+		link_pending(l);
+	} else {
+		leave_pending(l);
 		keep_hot(l);
+	}
 }
 
 static void serve_turn(struct cardd *d)
@@ -325,6 +339,7 @@ static void serve_turn(struct cardd *d)
 			fair_leave(&d->fair, &vm->fair);
 			continue;
 		}
+		fair_begin(&d->fair, &vm->fair);
 		serve_one(d, vm);
 	}
 }
@@ -339,7 +354,7 @@ static void tick(struct cardd *d)
 		if (vm->blocked && has_room(vm)) {
 			vm->blocked = false;
 			if (vm->pending_first)
-				(void)fair_enter(&d->fair, &vm->fair);
+				(void)fair_return(&d->fair, &vm->fair);
 		}
 	}
 	audit_flush(d);
@@ -388,6 +403,29 @@ static void on_wake(struct watch *w, uint32_t events)
 		return;
 }
 
+/* What can be done now; how long it may sleep after it, ms. */
+static int turn(struct cardd *d)
+{
+	d->turns++;
+	look_at_hot(d);
+	serve_turn(d);
+	flush_dirty(d);
+	if (d->graves)
+		bury(d);
+	if (d->now_ns >= d->next_tick_ns)
+		tick(d);
+	if (d->reload)
+		cardd_take_reload(d);
+	return wait_ms(d, unpark(d));
+}
+
+void loop_turn(struct cardd *d)
+{
+	d->now_ns = units_now_ns();
+	(void)turn(d);
+	(void)look_at_descriptors(d, 0);
+}
+
 int loop_run(struct cardd *d, struct err *err)
 {
 	uint64_t looked_ns = 0;
@@ -397,21 +435,8 @@ int loop_run(struct cardd *d, struct err *err)
 		return err_sys(err, rc, "serve: epoll");
 	d->now_ns = units_now_ns();
 	while (!d->stop) {
-		uint64_t next_park;
-		int ms;
+		int ms = turn(d);
 
-		d->turns++;
-		look_at_hot(d);
-		serve_turn(d);
-		flush_dirty(d);
-		if (d->graves)
-			bury(d);
-		if (d->now_ns >= d->next_tick_ns)
-			tick(d);
-		if (d->reload)
-			cardd_take_reload(d);
-		next_park = unpark(d);
-		ms = wait_ms(d, next_park);
 		if (ms || d->hot_streams || d->now_ns - looked_ns >= EPOLL_NS) {
 			rc = look_at_descriptors(d, ms);
 			if (rc)

@@ -9,6 +9,14 @@
 
 #include "cardd/fair.h"
 
+static void turn(struct fair *f, int64_t ns)
+{
+	struct fair_member *m = fair_next(f);
+
+	fair_begin(f, m);
+	fair_charge(f, m, ns);
+}
+
 /* A minute of turns among members who always ask; each turn costs what @cost says. */
 static void run(struct fair *f, struct fair_member *m, unsigned n, const uint64_t *cost, unsigned turns)
 {
@@ -18,6 +26,7 @@ static void run(struct fair *f, struct fair_member *m, unsigned n, const uint64_
 		struct fair_member *next = fair_next(f);
 
 		assert_non_null(next);
+		fair_begin(f, next);
 		fair_charge(f, next, (int64_t)cost[next - m]);
 	}
 }
@@ -70,14 +79,14 @@ static void idleness_saves_nothing(void **state)
 	(void)state;
 	assert_int_equal(fair_enter(&f, &flood), 0);
 	for (unsigned i = 0; i < 100000; i++)
-		fair_charge(&f, fair_next(&f), 1000);
+		turn(&f, 1000);
 	assert_int_equal(fair_enter(&f, &quiet), 0);
 	assert_ptr_equal(fair_next(&f), &quiet);
 	for (unsigned i = 0; i < 1000; i++) {
 		struct fair_member *next = fair_next(&f);
 
 		quiet_turns += next == &quiet;
-		fair_charge(&f, next, 1000);
+		turn(&f, 1000);
 	}
 	assert_in_range(quiet_turns, 499, 501);
 	fair_leave(&f, &quiet);
@@ -85,6 +94,26 @@ static void idleness_saves_nothing(void **state)
 	assert_ptr_equal(fair_next(&f), &flood);
 	fair_leave(&f, &flood);
 	assert_null(fair_next(&f));
+	fair_free(&f);
+}
+
+/* Who could not go on, as the card was full, comes back to what is due to him. */
+static void blocked_is_not_idle(void **state)
+{
+	struct fair f = {0};
+	struct fair_member heavy = {.weight = 4}, light = {.weight = 1};
+
+	(void)state;
+	assert_int_equal(fair_enter(&f, &heavy), 0);
+	assert_int_equal(fair_enter(&f, &light), 0);
+	for (unsigned i = 0; i < 100000; i++) {
+		turn(&f, 1000);
+		fair_leave(&f, &heavy);
+		fair_leave(&f, &light);
+		assert_int_equal(fair_return(&f, &light), 0);
+		assert_int_equal(fair_return(&f, &heavy), 0);
+	}
+	assert_in_range(heavy.used_ns, light.used_ns * 39 / 10, light.used_ns * 41 / 10);
 	fair_free(&f);
 }
 
@@ -111,7 +140,7 @@ static void heap_stays_a_heap(void **state)
 			assert_int_equal(f.heap[i]->at, i + 1);
 		}
 		if (next)
-			fair_charge(&f, next, seed >> 20);
+			turn(&f, seed >> 20);
 	}
 	fair_free(&f);
 }
@@ -145,6 +174,7 @@ int main(void)
 		cmocka_unit_test(shares_follow_weights),
 		cmocka_unit_test(equals_are_equal),
 		cmocka_unit_test(idleness_saves_nothing),
+		cmocka_unit_test(blocked_is_not_idle),
 		cmocka_unit_test(heap_stays_a_heap),
 		cmocka_unit_test(buckets_limit),
 	};
