@@ -540,13 +540,18 @@ static bool is_for_the_next(const struct card_client *c, struct card_io *io, con
 	       card_request_replays(&io->rq);
 }
 
-/* Take the answers that are there. true: something changed. */
+/*
+ * Take the answers that are there. true: something changed. Not while a thread sleeps on the link:
+ * its own answer, taken by another, would not wake it.
+ */
 static bool collect(struct card_client *c)
 {
 	struct card_reply reply;
 	bool any = false;
 	int rc = 0;
 
+	if (c->asleep)
+		return false;
 	while (has_link(c) && (rc = c->ops->get(c->way, &reply)) > 0) {
 		uint32_t at = (uint32_t)(reply.seq % c->depth);
 		struct card_io *io = c->flying[at];
@@ -630,7 +635,7 @@ static void wait_change(struct card_client *c, uint64_t until_us, uint64_t *spin
 	}
 	if (!*spin_until_us)
 		*spin_until_us = now + c->opts.spin_us;
-	if (now < *spin_until_us && has_link(c)) {
+	if (now < *spin_until_us && has_link(c) && !c->asleep) {
 		for (unsigned i = 0; i < 16; i++) {
 			pthread_mutex_unlock(&c->lock);
 			relax();
