@@ -69,11 +69,11 @@ setup_file() {
 		providers = providers
 		random = random
 		[providers]
-		default = default
-		cardshare = cardshare
-		[default]
+		default = theirs
+		cardshare = ours
+		[theirs]
 		activate = 1
-		[cardshare]
+		[ours]
 		module = $O/lib/ossl-modules/cardshare.so
 		activate = 1
 		[random]
@@ -206,13 +206,12 @@ requests() { # of all VMs so far
 # --- OpenSSL ---
 
 @test "provider: SM3 of any length is OpenSSL's" {
-	for n in 0 1 64 16384 65535 65536 65537 300001; do
-		head -c $n "$dir/data" >in
-		assert_equal "$(openssl dgst "${ours[@]}" -sm3 <in)" "$(openssl dgst -sm3 <in)"
-	done
 	before=$(requests)
-	openssl dgst -provider-path "$O/lib/ossl-modules" -provider cardshare -sm3 "$dir/data"
-	[ "$(requests)" -gt $((before + 100)) ]
+	for n in 0 1 64 16384 65535 65536 65537 300001 2500001; do
+		head -c $n "$dir/data" >in
+		assert_equal "$(openssl dgst "${ours[@]}" -propquery provider=cardshare -sm3 <in)" "$(openssl dgst -sm3 <in)"
+	done
+	[ "$(requests)" -gt $((before + 150)) ] # dgst without a query takes OpenSSL's own
 }
 
 @test "provider: SM4 in all modes and lengths is OpenSSL's, both ways" {
@@ -290,7 +289,7 @@ requests() { # of all VMs so far
 
 @test "provider: without a daemon it loads, and says why nothing works" {
 	CARDSHARE=unix:$PWD/none run -1 --separate-stderr openssl dgst "${ours[@]}" -propquery provider=cardshare -sm3 "$dir/key"
-	assert_regex "$stderr" 'cardshare: open .*none: '
+	assert_regex "$stderr" 'cardshare: .*none: No such file'
 	CARDSHARE=unix:$PWD/none run -0 openssl list "${ours[@]}" -providers
 }
 
@@ -369,7 +368,9 @@ requests() { # of all VMs so far
 
 @test "sign: a guarded key wants its password" {
 	run -3 --separate-stderr cardshare sign -k 2 <"$dir/key"
-	assert_equal "$stderr" "cardshare: sign: the private key wants its password first (--password-file)"
+	assert_regex "$stderr" 'the key wants its password'
+	run -3 --separate-stderr cardshare sign -k 2 --password-file "$dir/key" <"$dir/key"
+	assert_regex "$stderr" 'the password is wrong'
 	cardshare sign -k 2 --password-file "$dir/password" <"$dir/key" >sig
 	cardshare verify -k 2 -s sig <"$dir/key"
 }
