@@ -711,7 +711,7 @@ static const OSSL_PARAM *settable_ctx(void *ctx, void *provctx)
 }
 
 #define MODE(word, sgd, evp_mode, block_size, iv_size, is_aead) \
-	static const struct mode word = {sgd, evp_mode, block_size, iv_size, is_aead}; \
+	static const struct mode word = {(sgd), (evp_mode), (block_size), (iv_size), (is_aead)}; \
 	static void *word##_newctx(void *provctx) \
 	{ \
 		return newctx(provctx, &word); \

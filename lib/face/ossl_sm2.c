@@ -98,7 +98,7 @@ static struct prov_sm2 *load_index(struct prov *p, uint32_t alg, uint32_t index)
 	io.out_cap = sizeof(k->pub);
 	if (!prov_link(p, &l) || !prov_call(&l, &io) || io.out_len != sizeof(k->pub) ||
 	    k->pub.bits != BITS) {
-		prov_sm2_free(k);
+		free(k);
 		return NULL;
 	}
 	k->index = index;
@@ -166,7 +166,7 @@ static int store_load(void *ctx, OSSL_CALLBACK *object_cb, void *object_arg,
 		OSSL_PARAM params[] = {
 			OSSL_PARAM_int(OSSL_OBJECT_PARAM_TYPE, &type),
 			OSSL_PARAM_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE, (char *)"SM2", 0),
-			OSSL_PARAM_octet_string(OSSL_OBJECT_PARAM_REFERENCE, &k, sizeof(k)),
+			OSSL_PARAM_octet_string(OSSL_OBJECT_PARAM_REFERENCE, &k, sizeof(void *)),
 			OSSL_PARAM_END,
 		};
 
@@ -221,9 +221,9 @@ static void *keymgmt_load(const void *reference, size_t size)
 {
 	struct prov_sm2 *k;
 
-	if (size != sizeof(k))
+	if (size != sizeof(void *))
 		return NULL;
-	memcpy(&k, reference, sizeof(k));
+	memcpy(&k, reference, sizeof(void *));
 	return prov_sm2_hold(k);
 }
 
@@ -442,7 +442,7 @@ static void *gen(void *vgen, OSSL_CALLBACK *cb, void *arg)
 	struct {
 		struct sdf_ecc_public pub;
 		struct sdf_ecc_private priv;
-	} pair;
+	} pair = {.pub = {.bits = 0}};
 	struct card_io io = {.rq = {.op = CARD_OP_PAIR, .alg = SGD_SM2, .args_len = sizeof(args)},
 			     .args = &args, .out = &pair, .out_cap = sizeof(pair)};
 	struct prov_link l;

@@ -145,7 +145,7 @@ static bool of_der(const unsigned char *in, size_t len, struct sdf_ecc_signature
 	int n = sig ? i2d_ECDSA_SIG(sig, &again) : -1;
 	bool ok;
 
-	ok = n == (int)len && !memcmp(again, in, len) && !BN_is_negative(ECDSA_SIG_get0_r(sig)) &&
+	ok = again && n == (int)len && !memcmp(again, in, len) && !BN_is_negative(ECDSA_SIG_get0_r(sig)) &&
 	     !BN_is_negative(ECDSA_SIG_get0_s(sig)) &&
 	     BN_bn2binpad(ECDSA_SIG_get0_r(sig), raw->r, sizeof(raw->r)) >= 0 &&
 	     BN_bn2binpad(ECDSA_SIG_get0_s(sig), raw->s, sizeof(raw->s)) >= 0;

@@ -20,7 +20,7 @@ static bool needs_iv(uint32_t alg)
 }
 
 /* One request or, for more than one holds, a chain of them. @cc goes on where it ended. */
-static uint32_t run(struct sdf_session *s, struct card_io *io, void *key, struct card_cipher *cc,
+static uint32_t run(struct sdf_session *s, struct card_io io, void *key, struct card_cipher *cc,
 		    uint32_t len, uint32_t want)
 {
 	struct card_cipher next;
@@ -30,23 +30,23 @@ static uint32_t run(struct sdf_session *s, struct card_io *io, void *key, struct
 	k = sdf_key_get(key);
 	if (!k)
 		return SDR_KEYNOTEXIST;
-	io->rq.phase = CARD_PHASE_BEGIN | CARD_PHASE_END;
-	io->rq.key_kind = CARD_KEY_OBJECT;
-	io->rq.key = k->number;
-	io->rq.args_len = sizeof(*cc);
-	io->args = cc;
-	io->out_args = &next;
-	io->out_args_cap = sizeof(next);
-	io->rq.data_len = len; /* as far as one request goes; else the long call cuts it */
-	if (io->rq.alg == SGD_SM4_XTS && len <= CARD_DATA_MAX) {
-		io->out_cap = want;
-		status = sdf_call(s, io);
-		if (status == SDR_OK && io->out_len != want)
+	io.rq.phase = CARD_PHASE_BEGIN | CARD_PHASE_END;
+	io.rq.key_kind = CARD_KEY_OBJECT;
+	io.rq.key = k->number;
+	io.rq.args_len = sizeof(*cc);
+	io.args = cc;
+	io.out_args = &next;
+	io.out_args_cap = sizeof(next);
+	io.rq.data_len = len; /* as far as one request goes; else the long call cuts it */
+	if (io.rq.alg == SGD_SM4_XTS && len <= CARD_DATA_MAX) {
+		io.out_cap = want;
+		status = sdf_call(s, &io);
+		if (status == SDR_OK && io.out_len != want)
 			status = SDR_COMMFAIL;
 	} else {
-		status = sdf_call_long(s, io, len, want);
+		status = sdf_call_long(s, &io, len, want);
 	}
-	if (status == SDR_OK && io->out_args_len != sizeof(next))
+	if (status == SDR_OK && io.out_args_len != sizeof(next))
 		status = SDR_COMMFAIL;
 	if (status == SDR_OK)
 		memcpy(cc->iv, next.iv, sizeof(cc->iv));
@@ -61,7 +61,7 @@ static uint32_t cipher(struct sdf_session *s, void *key, uint32_t alg, struct ca
 				    .flags = decrypt ? CARD_FLAG_DECRYPT : 0},
 			     .data = in, .out = out};
 
-	return len ? run(s, &io, key, cc, len, len) : SDR_OK;
+	return len ? run(s, io, key, cc, len, len) : SDR_OK;
 }
 
 uint32_t sdf_cipher(struct sdf_session *s, void *key, uint32_t alg, uint8_t *iv, const uint8_t *in,
@@ -123,7 +123,7 @@ static uint32_t mac(struct sdf_session *s, void *key, uint32_t alg, struct card_
 {
 	struct card_io io = {.rq = {.op = CARD_OP_MAC, .alg = alg}, .data = in};
 
-	return run(s, &io, key, cc, len, 0);
+	return run(s, io, key, cc, len, 0);
 }
 
 int SDF_CalculateMAC(void *hSessionHandle, void *hKeyHandle, unsigned int uiAlgID,
@@ -233,6 +233,8 @@ static uint32_t blocks(struct sdf_session *s, struct sdf_stream *st, const uint8
 	uint32_t status, n;
 
 	*done = 0;
+	if (!in)
+		return SDR_OK;
 	if (st->tail_len && st->tail_len + len >= BLOCK) {
 		n = BLOCK - st->tail_len;
 		memcpy(st->tail + st->tail_len, in, n);

@@ -228,7 +228,7 @@ static uint32_t key_bytes(uint32_t bits)
 }
 
 /* The handle is given away only together with a wrapped key that can be used. */
-static uint32_t make_ecc(void *handle, struct wrapping *w, ECCCipher *out, uint32_t bits, void **made)
+static uint32_t make_ecc(void *handle, struct wrapping w, ECCCipher *out, uint32_t bits, void **made)
 {
 	union {
 		struct sdf_ecc_cipher c;
@@ -240,15 +240,15 @@ static uint32_t make_ecc(void *handle, struct wrapping *w, ECCCipher *out, uint3
 		return SDR_OUTARGERR;
 	if (!n)
 		return SDR_INARGERR;
-	w->op = CARD_OP_KEY_MAKE;
-	w->alg = w->alg ? w->alg : SGD_SM2_ENC;
-	w->wrap.family = SGD_SM2;
-	w->wrap.bits = bits;
-	w->out = &u;
-	w->cap = (uint32_t)sizeof(u.c) + n;
-	w->made = made;
-	status = wrapping(handle, w);
-	if (status == SDR_OK && (status = take_ecc_cipher(out, &u.c, w->out_len, n)) != SDR_OK) {
+	w.op = CARD_OP_KEY_MAKE;
+	w.alg = w.alg ? w.alg : SGD_SM2_ENC;
+	w.wrap.family = SGD_SM2;
+	w.wrap.bits = bits;
+	w.out = &u;
+	w.cap = (uint32_t)sizeof(u.c) + n;
+	w.made = made;
+	status = wrapping(handle, &w);
+	if (status == SDR_OK && (status = take_ecc_cipher(out, &u.c, w.out_len, n)) != SDR_OK) {
 		face_handle_close(*made, FACE_KEY);
 		*made = NULL;
 	}
@@ -261,7 +261,7 @@ int SDF_GenerateKeyWithIPK_ECC(void *hSessionHandle, unsigned int uiIPKIndex,
 	struct wrapping w = {.key_kind = CARD_KEY_INDEX, .key = uiIPKIndex,
 			     .wrap = {.by = CARD_WRAP_INTERNAL}};
 
-	return (int)make_ecc(hSessionHandle, &w, pucKey, uiKeyBits, phKeyHandle);
+	return (int)make_ecc(hSessionHandle, w, pucKey, uiKeyBits, phKeyHandle);
 }
 
 int SDF_GenerateKeyWithEPK_ECC(void *hSessionHandle, unsigned int uiKeyBits,
@@ -274,7 +274,7 @@ int SDF_GenerateKeyWithEPK_ECC(void *hSessionHandle, unsigned int uiKeyBits,
 	if (!pucPublicKey)
 		return SDR_INARGERR;
 	memcpy(&w.wrap.pub, pucPublicKey, sizeof(w.wrap.pub));
-	return (int)make_ecc(hSessionHandle, &w, pucKey, uiKeyBits, phKeyHandle);
+	return (int)make_ecc(hSessionHandle, w, pucKey, uiKeyBits, phKeyHandle);
 }
 
 int SDF_ImportKeyWithISK_ECC(void *hSessionHandle, unsigned int uiISKIndex,
@@ -316,7 +316,7 @@ int SDF_ExchangeDigitEnvelopeBaseOnECC(void *hSessionHandle, unsigned int uiKeyI
 }
 
 /* RSA and KEK: @out has the room of a modulus; NULL asks how much that may be. */
-static uint32_t make_bytes(void *handle, struct wrapping *w, uint8_t *out, uint32_t *out_len,
+static uint32_t make_bytes(void *handle, struct wrapping w, uint8_t *out, uint32_t *out_len,
 			   uint32_t bits, void **made)
 {
 	uint8_t room[RSA_FIELD > KEY_BYTES_MAX + 16 ? RSA_FIELD : KEY_BYTES_MAX + 16];
@@ -326,14 +326,14 @@ static uint32_t make_bytes(void *handle, struct wrapping *w, uint8_t *out, uint3
 		return SDR_OUTARGERR;
 	if (!key_bytes(bits))
 		return SDR_INARGERR;
-	w->op = CARD_OP_KEY_MAKE;
-	w->wrap.bits = bits;
-	w->out = room;
-	w->made = made;
-	status = wrapping(handle, w);
+	w.op = CARD_OP_KEY_MAKE;
+	w.wrap.bits = bits;
+	w.out = room;
+	w.made = made;
+	status = wrapping(handle, &w);
 	if (status == SDR_OK) {
-		memcpy(out, room, w->out_len);
-		*out_len = w->out_len;
+		memcpy(out, room, w.out_len);
+		*out_len = w.out_len;
 	}
 	return status;
 }
@@ -345,7 +345,7 @@ int SDF_GenerateKeyWithIPK_RSA(void *hSessionHandle, unsigned int uiIPKIndex,
 	struct wrapping w = {.key_kind = CARD_KEY_INDEX, .key = uiIPKIndex, .alg = SGD_RSA_ENC,
 			     .wrap = {.by = CARD_WRAP_INTERNAL, .family = SGD_RSA}, .cap = RSA_FIELD};
 
-	return (int)make_bytes(hSessionHandle, &w, pucKey, puiKeyLength, uiKeyBits, phKeyHandle);
+	return (int)make_bytes(hSessionHandle, w, pucKey, puiKeyLength, uiKeyBits, phKeyHandle);
 }
 
 int SDF_GenerateKeyWithEPK_RSA(void *hSessionHandle, unsigned int uiKeyBits,
@@ -358,7 +358,7 @@ int SDF_GenerateKeyWithEPK_RSA(void *hSessionHandle, unsigned int uiKeyBits,
 
 	if (!pucPublicKey)
 		return SDR_INARGERR;
-	return (int)make_bytes(hSessionHandle, &w, pucKey, puiKeyLength, uiKeyBits, phKeyHandle);
+	return (int)make_bytes(hSessionHandle, w, pucKey, puiKeyLength, uiKeyBits, phKeyHandle);
 }
 
 /* A card pads a key by a block at most. */
@@ -370,7 +370,7 @@ int SDF_GenerateKeyWithKEK(void *hSessionHandle, unsigned int uiKeyBits,
 	struct wrapping w = {.key_kind = CARD_KEY_INDEX, .key = uiKEKIndex, .alg = uiAlgID,
 			     .wrap = {.by = CARD_WRAP_KEK}, .cap = key_bytes(uiKeyBits) + 16};
 
-	return (int)make_bytes(hSessionHandle, &w, pucKey, puiKeyLength, uiKeyBits, phKeyHandle);
+	return (int)make_bytes(hSessionHandle, w, pucKey, puiKeyLength, uiKeyBits, phKeyHandle);
 }
 
 static uint32_t take_bytes(void *handle, struct wrapping *w, const uint8_t *key, uint32_t len,
