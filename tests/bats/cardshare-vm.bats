@@ -46,10 +46,12 @@ setup_file() {
 		[vm two]
 		ivshmem = $dir/two.sock
 	END
-	cardshare serve -v --config "$dir/conf" >"$dir/log" 2>&1 3>&- &
-	echo $! >"$dir/daemon.pid"
-	until cardshare stat -q --control "$dir/control" >/dev/null 2>&1; do
-		kill -0 "$(cat "$dir/daemon.pid")"
+	# As under systemd, which holds descriptors for it.
+	"$BATS_TEST_DIRNAME/helpers/fdstore" "$dir/notify" "$dir/daemon.pid" \
+		cardshare serve -v --config "$dir/conf" >"$dir/log" 2>&1 3>&- &
+	echo $! >"$dir/manager.pid"
+	until [ -s "$dir/daemon.pid" ]; do
+		kill -0 "$(cat "$dir/manager.pid")"
 		sleep 0.02
 	done
 	guest one one.sock
@@ -59,7 +61,7 @@ setup_file() {
 teardown_file() {
 	local name
 	for name in one two three; do "$card" stop "$name" "$BATS_FILE_TMPDIR"; done
-	kill "$(cat "$BATS_FILE_TMPDIR/daemon.pid")" 2>/dev/null || true
+	kill "$(cat "$BATS_FILE_TMPDIR/manager.pid")" 2>/dev/null || true
 }
 
 setup() {
@@ -131,5 +133,20 @@ setup() {
 	kill -0 "$(cat "$dir/daemon.pid")"
 	assert_equal "$(stat_of '.vms[0].errors')" 0
 	run in_guest two 'wait; cardshare speed -o echo -d 100ms'
+	assert_output --partial 'requests/s'
+}
+
+@test "a daemon that is killed and started again: guests go on, QEMU noticed nothing" {
+	in_guest one 'cardshare speed -o sm3 -n 4 -d 8s --reconnect >/tmp/one.out 2>&1 & true'
+	becomes '.vms[0].links | length' 1
+	for round in 1 2; do
+		old=$(cat "$dir/daemon.pid")
+		kill -KILL "$old"
+		becomes ".pid != $old and .vms[0].requests > 50" true
+	done
+	run in_guest one 'wait; cat /tmp/one.out'
+	assert_output --partial 'requests/s'
+	[ "$(grep -c 'vm one: peer [0-9]* goes on' "$dir/log")" -ge 2 ]
+	run in_guest two 'cardshare speed -o sm2-verify -d 100ms'
 	assert_output --partial 'requests/s'
 }
