@@ -139,9 +139,9 @@ setup() {
 @test "a daemon that is killed and started again: guests go on, QEMU noticed nothing" {
 	in_guest one 'cardshare speed -o sm3 -n 4 -d 8s --reconnect >/tmp/one.out 2>&1 & true'
 	becomes '.vms[0].links | length' 1
-	for round in 1 2; do
+	for signal in KILL TERM; do
 		old=$(cat "$dir/daemon.pid")
-		kill -KILL "$old"
+		kill -$signal "$old"
 		becomes ".pid != $old and .vms[0].requests > 50" true
 	done
 	run in_guest one 'wait; cat /tmp/one.out'

@@ -239,9 +239,9 @@ teardown() {
 	speed=$!
 	echo $speed >>"$dir/pids"
 	becomes '.vms[0].requests > 100' true
-	for round in 1 2; do
+	for signal in KILL TERM; do
 		old=$(cat "$dir/daemon")
-		kill -KILL "$old"
+		kill -$signal "$old"
 		becomes ".pid != $old and .vms[0].requests > 100" true
 	done
 	memory=$(find "/proc/$(cat "$dir/daemon")/fd" -lname '*memfd:web*' | wc -l)
