@@ -22,7 +22,7 @@ static struct speed_opts {
 	const char *op, *direct, *store;
 	uint64_t size, duration_us, spin_us;
 	uint32_t depth, links;
-	bool json, sleep;
+	bool json, sleep, reconnect;
 } o = {.op = "sm4-cbc", .size = 4096, .duration_us = 1000000, .depth = 1, .links = 1};
 
 const struct cli_opt speed_opts[] = {
@@ -34,6 +34,7 @@ const struct cli_opt speed_opts[] = {
 	{'l', "links", CLI_U32, &o.links, "N", "links, each with its thread (1)"},
 	{0, "spin", CLI_DURATION, &o.spin_us, "TIME", "poll so long before sleeping (50us)"},
 	{0, "sleep", CLI_FLAG, &o.sleep, NULL, "never poll"},
+	{0, "reconnect", CLI_FLAG, &o.reconnect, NULL, "go on when the daemon comes back, or the VM has moved"},
 	{0, "direct", CLI_STRING, &o.direct, "CARD", "on this card (soft, null), without a daemon"},
 	{0, "store", CLI_STRING, &o.store, "DIR", "where the direct card's keys are"},
 	{0, "json", CLI_FLAG, &o.json, NULL, "one JSON object"},
@@ -268,7 +269,7 @@ static void *run_end(void *arg)
 static int open_end(struct end *e, const char *address, struct err *err)
 {
 	const struct card_client_opts opts = {.app = "speed", .spin_us = o.spin_us, .no_spin = o.sleep,
-					      .no_reconnect = true};
+					      .no_reconnect = !o.reconnect};
 	const struct card_conf conf = {.name = "direct", .spec = o.direct, .store = o.store};
 	char buf[32];
 	uint32_t status;

@@ -348,8 +348,11 @@ static int start(struct cardd *d, struct err *err)
 		rc = ivshmem_shared_new(d, err);
 	if (!rc)
 		rc = listen_control(d, err);
+	keep_begin(&d->keep);
 	for (struct cardd_vm_conf *vm = d->conf->vms; !rc && vm; vm = vm->next)
 		rc = vm_new(d, vm, err);
+	if (!rc)
+		keep_end(&d->keep);
 	return rc ? rc : listen_vsock(d, err);
 }
 
@@ -516,6 +519,7 @@ void cardd_free(struct cardd *d)
 {
 	if (!d)
 		return;
+	d->ending = true;
 	while (d->vms)
 		vm_remove(d, d->vms);
 	for (uint32_t i = 0; i < d->card_count; i++) {

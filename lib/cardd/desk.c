@@ -373,9 +373,9 @@ static uint32_t keep_made(struct cardd_job *job)
 		job->card->card->driver->release(job->card->card, job->call.made_type, job->call.made);
 		return SDR_NOBUFFER;
 	}
-	l->objects++;
+	l->objects++; /* NOLINT(clang-analyzer-unix.Malloc): the handle has it */
 	l->vm->objects++;
-	return SDR_OK; /* NOLINT(clang-analyzer-unix.Malloc): the handle has it */
+	return SDR_OK;
 }
 
 static void after_card(struct cardd_job *job, uint32_t *status)

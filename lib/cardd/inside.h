@@ -12,6 +12,7 @@
 #include "card/ring.h"
 #include "cardd/cardd.h"
 #include "cardd/fair.h"
+#include "cardd/keep.h"
 #include "card/handles.h"
 
 #define CARDD_EVENTS 64
@@ -166,6 +167,8 @@ struct cardd {
 	int audit_fd;
 	bool audit_failed;
 	uint32_t denied_lines, last_peer;
+	struct keep keep; /* while it starts */
+	bool ending;	  /* what is kept stays kept */
 	volatile int stop, reload;
 	cardd_load_fn load;
 	void *load_ctx;

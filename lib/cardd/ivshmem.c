@@ -58,26 +58,34 @@ struct ivshmem_shared {
 	bool used[SHARES + 1];
 };
 
-static int make_memory(const char *name, size_t size, int *fd, uint8_t **map, struct err *err)
+static int map_memory(int fd, size_t size, uint8_t **map)
 {
-	void *p = MAP_FAILED;
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
-	*fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (*fd >= 0 && !ftruncate(*fd, (off_t)size) &&
-	    !fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-		p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-	if (p == MAP_FAILED) {
-		int rc = -errno;
-
-		if (*fd >= 0)
-			close(*fd);
-		return err_sys(err, rc, "serve: memory of %zu bytes for %s", size, name);
-	}
+	if (p == MAP_FAILED)
+		return -errno;
 	/* Not in core dumps, not merged with what looks the same. A kernel without KSM says EINVAL. */
 	(void)madvise(p, size, MADV_DONTDUMP);
 	(void)madvise(p, size, MADV_UNMERGEABLE);
 	*map = p;
 	return 0;
+}
+
+static int make_memory(const char *name, size_t size, int *fd, uint8_t **map, struct err *err)
+{
+	int rc;
+
+	*fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	rc = *fd >= 0 && !ftruncate(*fd, (off_t)size) &&
+			     !fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+		     ? map_memory(*fd, size, map)
+		     : -errno;
+	if (!rc)
+		return 0;
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	return err_sys(err, rc, "serve: memory of %zu bytes for %s", size, name);
 }
 
 static void fill_header(struct peer *p)
@@ -153,7 +161,7 @@ static void peer_put(struct peer *p)
 	*at = p->next;
 	if (p->map)
 		munmap(p->map, p->map_size);
-	if (p->memory >= 0 && p->map)
+	if (p->memory >= 0 && !p->server->vm->d->shared)
 		close(p->memory);
 	if (p->server->vm->d->shared && p->base && !p->map)
 		p->server->vm->d->shared->used[p->id] = false;
@@ -165,6 +173,8 @@ static void ring_gone(struct ring_link *r)
 	peer_put(r->owner);
 }
 
+static void peer_keep(struct peer *p, bool keep);
+
 static void peer_close(struct peer *p)
 {
 	struct cardd *d = p->server->vm->d;
@@ -173,6 +183,8 @@ static void peer_close(struct peer *p)
 		return;
 	p->closed = true;
 	p->server->peer_count--;
+	if (!d->ending)
+		peer_keep(p, false);
 	watch_change(d, &p->server->watch, EPOLLIN);
 	watch_remove(d, &p->watch);
 	watch_remove(d, &p->bell_watch);
@@ -280,52 +292,156 @@ static uint32_t next_id(struct cardd *d)
 	return d->last_peer;
 }
 
+static struct peer *peer_alloc(struct ivshmem *s, int fd, uint32_t id)
+{
+	struct peer *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	*p = (struct peer){.server = s, .fd = fd, .memory = -1, .bell = -1, .refs = 1, .id = id};
+	p->watch.fd = p->bell_watch.fd = -1;
+	memset(p->vm_bell, 0xff, sizeof(p->vm_bell));
+	p->next = s->peers;
+	s->peers = p;
+	s->peer_count++;
+	return p;
+}
+
+static int peer_bells(struct peer *p, struct err *err)
+{
+	p->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (p->bell < 0)
+		return err_sys(err, -errno, "vm %s: eventfd", p->server->vm->conf->name);
+	for (uint32_t i = 0; i < p->layout.queues; i++) {
+		p->vm_bell[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		if (p->vm_bell[i] < 0)
+			return err_sys(err, -errno, "vm %s: eventfd", p->server->vm->conf->name);
+	}
+	return 0;
+}
+
+static void peer_rings(struct peer *p)
+{
+	for (uint32_t i = 0; i < p->layout.queues; i++) {
+		struct ring_link *r = &p->rings[i];
+
+		*r = (struct ring_link){.bell = p->vm_bell, .bells = p->layout.queues,
+					.gone = ring_gone, .owner = p};
+		ring_init(r, p->server->vm, &p->layout, p->base, i);
+		p->refs++;
+	}
+	fill_header(p);
+}
+
+static int peer_watch(struct peer *p, struct err *err)
+{
+	struct cardd *d = p->server->vm->d;
+	int rc = watch_add(d, &p->watch, p->fd, EPOLLIN | EPOLLRDHUP, peer_ready, p);
+
+	if (!rc)
+		rc = watch_add(d, &p->bell_watch, p->bell, EPOLLIN, peer_rung, p);
+	return rc ? err_sys(err, rc, "vm %s: epoll", p->server->vm->conf->name) : 0;
+}
+
+/* For the next run of the daemon. */
+static void peer_keep(struct peer *p, bool keep)
+{
+	const char *vm = p->server->vm->conf->name;
+	const int fds[] = {p->fd, p->memory, p->bell};
+	static const char *const kinds[] = {"conn", "memory", "bell"};
+	char kind[8];
+
+	if (!keep_there() || p->server->vm->d->shared)
+		return;
+	for (unsigned i = 0; i < 3; i++)
+		if (keep)
+			keep_store(vm, p->id, kinds[i], fds[i]);
+		else
+			keep_forget(vm, p->id, kinds[i]);
+	for (uint32_t i = 0; i < p->layout.queues; i++) {
+		snprintf(kind, sizeof(kind), "%u", i);
+		if (keep)
+			keep_store(vm, p->id, kind, p->vm_bell[i]);
+		else
+			keep_forget(vm, p->id, kind);
+	}
+}
+
 static int peer_new(struct ivshmem *s, int fd, struct err *err)
 {
-	struct cardd *d = s->vm->d;
-	struct peer *p = calloc(1, sizeof(*p));
+	struct peer *p = peer_alloc(s, fd, next_id(s->vm->d));
 	int rc;
 
 	if (!p) {
 		close(fd);
 		return err_sys(err, -ENOMEM, "vm %s", s->vm->conf->name);
 	}
-	*p = (struct peer){.server = s, .fd = fd, .memory = -1, .refs = 1, .id = next_id(d)};
-	p->watch.fd = p->bell_watch.fd = -1;
-	memset(p->vm_bell, 0xff, sizeof(p->vm_bell));
-	p->next = s->peers;
-	s->peers = p;
-	s->peer_count++;
 	rc = peer_memory(p, err);
-	if (!rc && !d->shared)
+	if (!rc && !s->vm->d->shared)
 		p->map = p->base;
-	p->bell = rc ? -1 : eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	for (uint32_t i = 0; !rc && i < p->layout.queues; i++) {
-		p->vm_bell[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-		if (p->vm_bell[i] < 0 || p->bell < 0)
-			rc = err_sys(err, -errno, "vm %s: eventfd", s->vm->conf->name);
-	}
-	for (uint32_t i = 0; !rc && i < p->layout.queues; i++) {
-		struct ring_link *r = &p->rings[i];
-
-		*r = (struct ring_link){.bell = p->vm_bell, .bells = p->layout.queues,
-					.gone = ring_gone, .owner = p};
-		ring_init(r, s->vm, &p->layout, p->base, i);
-		p->refs++;
-	}
+	if (!rc)
+		rc = peer_bells(p, err);
 	if (!rc) {
-		fill_header(p);
+		peer_rings(p);
 		rc = shake_hands(p);
 		if (rc)
 			err_sys(err, rc, "vm %s: ivshmem handshake", s->vm->conf->name);
 	}
 	if (!rc)
-		rc = watch_add(d, &p->watch, fd, EPOLLIN | EPOLLRDHUP, peer_ready, p);
-	if (!rc)
-		rc = watch_add(d, &p->bell_watch, p->bell, EPOLLIN, peer_rung, p);
+		rc = peer_watch(p, err);
 	if (rc)
 		peer_close(p);
+	else
+		peer_keep(p, true);
 	return rc;
+}
+
+/* A peer of the daemon's last life: its memory, bells and connection are still there. */
+static void peer_resume(struct ivshmem *s, struct keep *k, uint32_t id)
+{
+	const struct cardd_vm_conf *conf = s->vm->conf;
+	struct cardd *d = s->vm->d;
+	struct peer *p = peer_alloc(s, keep_take(k, conf->name, id, "conn"), id);
+	struct err err = {0};
+	struct stat st;
+	char kind[8];
+	bool whole;
+
+	if (!p)
+		return;
+	p->memory = keep_take(k, conf->name, id, "memory");
+	p->bell = keep_take(k, conf->name, id, "bell");
+	/* As the configuration has it now, it must be what it was. */
+	whole = !card_layout_make(conf->memory, conf->queues, 0, &p->layout) && p->memory >= 0 && p->bell >= 0 &&
+		!fstat(p->memory, &st) && (uint64_t)st.st_size == conf->memory &&
+		!map_memory(p->memory, conf->memory, &p->base);
+	if (whole) {
+		p->map = p->base;
+		p->map_size = conf->memory;
+	}
+	for (uint32_t i = 0; i < p->layout.queues; i++) {
+		snprintf(kind, sizeof(kind), "%u", i);
+		p->vm_bell[i] = keep_take(k, conf->name, id, kind);
+		whole = whole && p->vm_bell[i] >= 0;
+	}
+	if (id > d->last_peer)
+		d->last_peer = id;
+	if (whole)
+		peer_rings(p);
+	if (!whole || peer_watch(p, &err)) {
+		log_warn("vm %s: peer %u of the last run cannot go on: %s", conf->name, id,
+			 whole ? err.text : "its memory or bells are not what they were");
+		peer_close(p);
+		return;
+	}
+	log_note("vm %s: peer %u goes on", conf->name, id);
+	/* Who waits is told that there is a daemon again. */
+	for (uint32_t i = 0; i < p->layout.queues; i++) {
+		uint64_t one = 1;
+
+		ring_rung(&p->rings[i]);
+		(void)!write(p->vm_bell[i], &one, sizeof(one));
+	}
 }
 
 static void on_connect(struct watch *w, uint32_t events)
@@ -353,6 +469,7 @@ int ivshmem_listen(struct cardd_vm *vm, struct err *err)
 {
 	struct net_addr addr = {.family = NET_UNIX};
 	struct ivshmem *s = calloc(1, sizeof(*s));
+	uint32_t id;
 	int rc;
 
 	if (!s)
@@ -366,6 +483,8 @@ int ivshmem_listen(struct cardd_vm *vm, struct err *err)
 		return rc;
 	}
 	vm->ivshmem = s;
+	while (!vm->d->shared && keep_next(&vm->d->keep, vm->conf->name, &id))
+		peer_resume(s, &vm->d->keep, id);
 	rc = watch_add(vm->d, &s->watch, s->listener, EPOLLIN, on_connect, s);
 	return rc ? err_sys(err, rc, "vm %s: epoll", vm->conf->name) : 0;
 }

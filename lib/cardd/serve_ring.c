@@ -25,7 +25,7 @@ static bool ring_peek(struct cardd_link *l)
 {
 	const struct ring_link *r = (const struct ring_link *)l;
 
-	return r->opened && l->inflight < l->depth && card_slot_ready(next_slot(r), r->next_seq);
+	return r->live && l->inflight < l->depth && card_slot_ready(next_slot(r), r->next_seq);
 }
 
 static bool ring_take(struct cardd_link *l, struct cardd_job *job)
@@ -112,7 +112,9 @@ void ring_init(struct ring_link *r, struct cardd_vm *vm, const struct card_layou
 	r->layout = layout;
 	r->q = card_layout_queue(layout, base, queue);
 	r->queue = queue;
-	r->opened = 0;
+	/* Whoever had it under the daemon's last run must open it again. */
+	r->opened = atomic_load(&r->q->open);
+	r->live = false;
 	link_init(&r->l, &ring_ops, vm);
 	r->l.depth = layout->slots;
 	card_waits_set(&r->q->daemon_waits, true);
@@ -131,6 +133,7 @@ static void reopen(struct ring_link *r, uint32_t open)
 	r->next_seq = 1;
 	r->next_place = 0;
 	r->opened = open;
+	r->live = open != 0;
 	atomic_store_explicit(&r->q->opened, open, memory_order_release);
 	link_dirty(&r->l);
 	fair_charge(&d->fair, &r->l.vm->fair, (int64_t)(units_now_ns() - begun));

@@ -9,7 +9,8 @@ struct ring_link {
 	struct cardd_link l; /* first */
 	const struct card_layout *layout;
 	struct card_queue *q;
-	uint32_t queue, opened;
+	uint32_t queue, opened; /* what `open` said when it was looked at last */
+	bool live;		/* it has a user, who opened it under this run of the daemon */
 	uint32_t next_place;
 	uint64_t next_seq;
 	const int *bell; /* eventfds by which the guest is rung, @bells of them */

@@ -714,11 +714,11 @@ static const OSSL_PARAM *settable_ctx(void *ctx, void *provctx)
 	static const struct mode word = {(sgd), (evp_mode), (block_size), (iv_size), (is_aead)}; \
 	static void *word##_newctx(void *provctx) \
 	{ \
-		return newctx(provctx, &word); \
+		return newctx(provctx, &(word)); \
 	} \
 	static int word##_get_params(OSSL_PARAM params[]) \
 	{ \
-		return get_params(params, &word); \
+		return get_params(params, &(word)); \
 	} \
 	static const OSSL_DISPATCH word##_functions[] = { \
 		FN(OSSL_FUNC_CIPHER_NEWCTX, word##_newctx), \

@@ -230,6 +230,30 @@ teardown() {
 	run -0 cardshare speed -o echo -d 10ms "shm:$dir/web"
 }
 
+@test "a daemon killed under a service manager: shared memory stays, and calls go on" {
+	"$BATS_TEST_DIRNAME/helpers/fdstore" "$dir/notify" "$dir/daemon" \
+		cardshare serve -v --config "$dir/conf" --control "$dir/control" >"$dir/log" 2>&1 3>&- &
+	manager=$!
+	becomes '.vms | length' 2
+	cardshare speed -o sm3 -n 4 -d 6s --reconnect --json "shm:$dir/web" >"$dir/speed" 3>&- &
+	speed=$!
+	echo $speed >>"$dir/pids"
+	becomes '.vms[0].requests > 100' true
+	for signal in KILL TERM; do
+		old=$(cat "$dir/daemon")
+		kill -$signal "$old"
+		becomes ".pid != $old and .vms[0].requests > 100" true
+	done
+	memory=$(find "/proc/$(cat "$dir/daemon")/fd" -lname '*memfd:web*' | wc -l)
+	wait $speed
+	assert_equal "$memory" 1
+	[ "$(jq '.requests > 300' "$dir/speed")" = true ]
+	assert_equal "$(grep -c 'peer [0-9]* goes on' "$dir/log")" 2
+	becomes '.vms[0].regions | length' 0
+	kill $manager
+	wait $manager || true
+}
+
 @test "one region for all is another thing, and says so" {
 	serve --shared-region 16M a=ivshmem:"$dir/a" b=ivshmem:"$dir/b"
 	grep -q 'every VM can read and change' "$dir/log"

@@ -341,6 +341,9 @@ static void rights_are_kept(void **state)
 	uint32_t w = session_of(web), d = session_of(db), k, stolen;
 	struct card_io io;
 	uint8_t out[256], key[16] = {0};
+	unsigned denied = 0;
+	char line[1024];
+	FILE *audit;
 
 	(void)state;
 	assert_int_equal(sign(web, w, 1), SDR_OK);
@@ -361,6 +364,16 @@ static void rights_are_kept(void **state)
 	assert_int_equal(card_call(db, &io), SDR_KEYNOTEXIST);
 	card_client_close(web);
 	card_client_close(db);
+	/* Refusals are on record, with who and what. */
+	snprintf((char *)out, sizeof(out), "%s/audit", dir);
+	audit = fopen((char *)out, "r");
+	assert_non_null(audit);
+	while (fgets(line, sizeof(line), audit))
+		if (strstr(line, "\"vm\":\"db\"") && strstr(line, "\"key\":\"db\"") &&
+		    strstr(line, "\"denied\":\"public\""))
+			denied++;
+	fclose(audit);
+	assert_int_equal(denied, 1);
 }
 
 static void limits_are_kept(void **state)
