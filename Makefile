@@ -4,7 +4,8 @@ VERSION := 0.1.0
 O       ?= build
 PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
-LIBDIR  ?= $(PREFIX)/lib/util-vm
+LIBDIR  ?= $(PREFIX)/lib
+INCDIR  ?= $(PREFIX)/include
 MANDIR  ?= $(PREFIX)/share/man
 COMPDIR ?= $(PREFIX)/share/bash-completion/completions
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -24,11 +25,11 @@ LINK    := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 Q   := $(if $(V),,@)
 SAY := @$(if $(V),:,printf '%-3s %s\n')
 
-TOOLS :=
-SHIMS :=
-include lib/module.mk $(sort $(wildcard cmd/*/module.mk))
+TOOLS  :=
+SHARED :=
+include lib/module.mk $(sort $(wildcard lib/*/module.mk cmd/*/module.mk))
 
-PKGS    := $(sort $(lib_PKGS) $(foreach t,$(TOOLS),$($(t)_PKGS)))
+PKGS    := $(sort $(lib_PKGS) $(foreach t,$(TOOLS) $(SHARED),$($(t)_PKGS)))
 ifeq ($(filter clean tarball,$(MAKECMDGOALS)),)
 MISSING := $(strip $(foreach p,$(PKGS),$(shell pkg-config --exists $(p) || echo $(p))))
 ifneq ($(MISSING),)
@@ -49,7 +50,7 @@ FUZZ    := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(sort $(wildcard tests/fuzz/fu
 
 .PHONY: all check check-fast check-long lint fuzz bench install clean unit fuzzers demo lab
 .SECONDARY:
-all: $(BIN) $(SHIMS:%=$(O)/lib/%.so)
+all: $(BIN) $(SHARED:%=$(O)/lib/%.so)
 
 $(O)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -70,15 +71,34 @@ $(O)/bin/$(1): $$($(1)_OBJ) $(LIB)
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rules,$(t))))
 
-# What is loaded into other programs stands alone, and is never sanitized: they are not.
-define shim_rules
-$(O)/lib/$(1).so: $$($(1)_SRC) Makefile
+# Shared objects: NAME_SRC whole, and of NAME_LIB what they need ($(PIC_LIB), or nothing); NAME_MAP
+# says what is seen from outside, NAME_SO is the number in the name that programs are linked to,
+# NAME_LIBS what else is linked, NAME_DIR the place to install to. Never sanitized: the programs
+# that load them are not.
+PIC      := $(filter-out -fPIE -fsanitize=% -fno-sanitize% -fno-omit%,$(HARDEN)) -fPIC -fno-semantic-interposition
+PIC_LIB  := $(O)/libutil-vm-pic.a
+PIC_OBJ  := $(patsubst %.c,$(O)/pic/%.o,$(sort $(foreach r,$(pic_ROOMS),$(wildcard lib/$(r)/*.c))))
+$(O)/pic/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC "$< (pic)"
+	$(Q)$(subst $(HARDEN),$(PIC),$(COMPILE)) -c -o $@ $<
+$(PIC_LIB): $(PIC_OBJ)
+	@mkdir -p $(@D)
+	$(SAY) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+define shared_rules
+$(O)/lib/$(1).so: $$(patsubst %.c,$(O)/pic/%.o,$$($(1)_SRC)) $$($(1)_LIB) $$($(1)_MAP)
 	@mkdir -p $$(@D)
 	$(SAY) SO $$@
-	$(Q)$(CC) -std=gnu11 -pthread -D_GNU_SOURCE $(CFLAGS) $(WARN) -fstack-protector-strong \
-		-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIC -shared -Wl,-z,relro,-z,now -o $$@ $$($(1)_SRC) -ldl
+	$(Q)$(CC) -shared -pthread $(CFLAGS) $(PIC) -Wl,-z,relro,-z,now,-z,defs -Wl,--as-needed \
+		$$(if $$($(1)_SO),-Wl$$(comma)-soname=$(1).so.$$($(1)_SO)) \
+		$$(if $$($(1)_MAP),-Wl$$(comma)--version-script=$$($(1)_MAP)) \
+		-o $$@ $$(filter %.o %.a,$$^) $$($(1)_LIBS)
+	$$(if $$($(1)_SO),$(Q)ln -sf $$(@F) $$@.$$($(1)_SO))
 endef
-$(foreach s,$(SHIMS),$(eval $(call shim_rules,$(s))))
+comma := ,
+$(foreach s,$(SHARED),$(eval $(call shared_rules,$(s))))
 
 # Unit tests and fuzz targets may reach a command's own algorithms, every object but main. An
 # archive, so that each takes only what it names: the rest may need what main.c defines.
@@ -133,8 +153,15 @@ lab: all
 install: all
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(COMPDIR)
 	install -m 755 $(BIN) $(DESTDIR)$(BINDIR)/
-	for s in $(SHIMS); do install -d $(DESTDIR)$(LIBDIR) && \
-		install -m 644 $(O)/lib/$$s.so $(DESTDIR)$(LIBDIR)/ || exit 1; done
+	$(foreach s,$(SHARED),install -d $(DESTDIR)$($(s)_DIR) && \
+		install -m 644 $(O)/lib/$(s).so $(DESTDIR)$($(s)_DIR)/$(notdir $(s)).so$(if $($(s)_SO),.$($(s)_SO)) && \
+		$(if $($(s)_SO),ln -sf $(s).so.$($(s)_SO) $(DESTDIR)$($(s)_DIR)/$(s).so &&)) true
+	for h in $(HEADERS); do install -d $(DESTDIR)$(INCDIR)/cardshare/$${h%/*} && \
+		install -m 644 lib/$$h $(DESTDIR)$(INCDIR)/cardshare/$$h || exit 1; done
+	for p in dist/*.pc.in; do [ ! -e $$p ] || { install -d $(DESTDIR)$(LIBDIR)/pkgconfig && t=$${p##*/} && \
+		sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCDIR@|$(INCDIR)|; s|@VERSION@|$(VERSION)|' \
+			$$p >$(DESTDIR)$(LIBDIR)/pkgconfig/$${t%.in} && \
+		chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/$${t%.in}; } || exit 1; done
 	for t in $(TOOLS); do install -m 644 dist/completion/$$t $(DESTDIR)$(COMPDIR)/$$t || exit 1; done
 	for u in dist/*.service dist/*.socket; do [ ! -e $$u ] || { install -d $(DESTDIR)$(UNITDIR) && \
 		sed 's|@BINDIR@|$(BINDIR)|g' $$u >$(DESTDIR)$(UNITDIR)/$${u##*/} && \
@@ -145,4 +172,4 @@ install: all
 clean:
 	rm -rf $(O)
 
--include $(shell find $(O)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(O)/obj $(O)/pic -name '*.d' 2>/dev/null)

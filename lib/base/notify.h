@@ -6,4 +6,7 @@
  * on $NOTIFY_SOCKET. Without a manager nothing happens. */
 void notify(const char *state);
 
+/* The same with a descriptor for the manager to keep ("FDSTORE=1\nFDNAME=…"). */
+void notify_with_fd(const char *state, int fd);
+
 #endif

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+TOOLS += cardshare
+cardshare_PKGS := json-c libcrypto inih libgcrypt libpci
