@@ -59,6 +59,7 @@ static void soft_info(struct card *card, struct card_info *info)
 		CARD_OP_KEY_MAKE,     CARD_OP_KEY_TAKE,	 CARD_OP_KEY_EXCHANGE, CARD_OP_AGREE, CARD_OP_DROP,
 		CARD_OP_SIGN,	      CARD_OP_VERIFY,	 CARD_OP_PK_ENCRYPT, CARD_OP_PK_DECRYPT,
 		CARD_OP_CIPHER,	      CARD_OP_MAC,	 CARD_OP_AEAD,	     CARD_OP_HASH, CARD_OP_HMAC,
+		CARD_OP_FILE_CREATE,  CARD_OP_FILE_READ,	 CARD_OP_FILE_WRITE, CARD_OP_FILE_DELETE,
 	};
 
 	(void)card;
@@ -559,6 +560,11 @@ static uint32_t soft_run(struct card *card, struct card_call *call)
 	case CARD_OP_HASH:
 	case CARD_OP_HMAC:
 		return digest(s, call);
+	case CARD_OP_FILE_CREATE:
+	case CARD_OP_FILE_READ:
+	case CARD_OP_FILE_WRITE:
+	case CARD_OP_FILE_DELETE:
+		return soft_file(s, call);
 	default:
 		return SDR_NOTSUPPORT;
 	}

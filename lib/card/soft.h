@@ -145,4 +145,7 @@ uint32_t soft_key_take(struct soft *s, struct card_call *call);
 uint32_t soft_key_exchange(struct soft *s, struct card_call *call);
 uint32_t soft_agree(struct soft *s, struct card_call *call);
 
+/* soft_files.c: FILE_* */
+uint32_t soft_file(struct soft *s, struct card_call *call);
+
 #endif

@@ -33,6 +33,7 @@ struct ask {
 		struct card_public public;
 		struct card_wrap wrap;
 		struct card_agree agree;
+		struct card_file file;
 	} args, answer;
 	uint8_t in[CARD_DATA_MAX], out[CARD_DATA_MAX];
 	struct card_call call;
@@ -472,6 +473,50 @@ static void password_guards_private_half(void **state)
 	assert_int_equal(ask(*state, &a), SDR_PRKRERR);
 }
 
+/* A VM's files are its own, as large as they were made, and in clear nowhere. */
+static void files_of_a_vm(void **state)
+{
+	struct ask a = {.rq = {.op = CARD_OP_FILE_CREATE}, .args.file = {.name = "../../etc/passwd", .size = 100}};
+	char command[128];
+
+	assert_int_equal(ask(*state, &a), SDR_OK);
+	assert_int_equal(ask(*state, &a), SDR_FILEEXISTS);
+	a.rq.op = CARD_OP_FILE_WRITE;
+	a.args.file.offset = 90;
+	a.rq.data_len = 10;
+	memcpy(a.in, "PLAINTEXT!", 10);
+	assert_int_equal(ask(*state, &a), SDR_OK);
+	a.rq.data_len = 11;
+	assert_int_equal(ask(*state, &a), SDR_FILEOFSERR);
+	a.args.file.offset = UINT32_MAX;
+	assert_int_equal(ask(*state, &a), SDR_FILEOFSERR);
+	a.rq.op = CARD_OP_FILE_READ;
+	a.rq.data_len = 0;
+	a.args.file.offset = 88;
+	a.args.file.size = 50;
+	assert_int_equal(ask(*state, &a), SDR_OK);
+	assert_int_equal(a.call.out_len, 12);
+	assert_memory_equal(a.out, "\0\0PLAINTEXT!", 12);
+	snprintf(command, sizeof(command), "! grep -rq PLAINTEXT %s && [ $(ls %s/files.vm | wc -l) = 1 ]", dir, dir);
+	assert_int_equal(system(command), 0); /* NOLINT: a folder of our own */
+	a.args.file.name[0] = 'x';
+	assert_int_equal(ask(*state, &a), SDR_FILENOEXIST);
+	a.args.file.name[0] = '.';
+	a.rq.op = CARD_OP_FILE_DELETE;
+	assert_int_equal(ask(*state, &a), SDR_OK);
+	assert_int_equal(ask(*state, &a), SDR_FILENOEXIST);
+	a.rq.op = CARD_OP_FILE_CREATE;
+	a.args.file.size = 65537;
+	assert_int_equal(ask(*state, &a), SDR_FILESIZEERR);
+	a.args.file.size = 1;
+	for (unsigned i = 0; i < 64; i++) {
+		a.args.file.name[0] = (char)('0' + i);
+		assert_int_equal(ask(*state, &a), SDR_OK);
+	}
+	a.args.file.name[0] = 1;
+	assert_int_equal(ask(*state, &a), SDR_FILEWERR);
+}
+
 static void damaged_files_are_no_keys(void **state)
 {
 	char path[128];
@@ -506,6 +551,7 @@ int main(void)
 		cmocka_unit_test(keys_wrap_and_unwrap),
 		cmocka_unit_test(keys_agree),
 		cmocka_unit_test(password_guards_private_half),
+		cmocka_unit_test(files_of_a_vm),
 		cmocka_unit_test(damaged_files_are_no_keys),
 	};
 
