@@ -85,7 +85,7 @@ resident_kib() {
 }
 
 @test "run: becomes the command, in its own environment" {
-	run -7 --separate-stderr eptfill run -- sh -c 'echo "[$LD_PRELOAD$EPTFILL_SHIM]"; exit 7'
+	LD_PRELOAD='' run -7 --separate-stderr eptfill run -- sh -c 'echo "[$LD_PRELOAD$EPTFILL_SHIM]"; exit 7'
 	assert_output "[]"
 	LD_PRELOAD='' run -0 eptfill run -- sh -c 'grep -c eptfill-shim /proc/self/maps || true'
 	assert_output 0 # what it starts has it not
