@@ -62,6 +62,8 @@ setup() {
 
 teardown() {
 	local pid
+	# It ends what it started; killed, it could not.
+	[ ! -e "$BATS_TEST_TMPDIR/manager" ] || kill "$(cat "$BATS_TEST_TMPDIR/manager")" 2>/dev/null || true
 	[ ! -e "$BATS_TEST_TMPDIR/pids" ] || while read -r pid; do
 		kill -KILL "$pid" 2>/dev/null || continue
 		wait "$pid" 2>/dev/null || true
@@ -234,6 +236,7 @@ teardown() {
 	"$BATS_TEST_DIRNAME/helpers/fdstore" "$dir/notify" "$dir/daemon" \
 		cardshare serve -v --config "$dir/conf" --control "$dir/control" >"$dir/log" 2>&1 3>&- &
 	manager=$!
+	echo $manager >"$dir/manager"
 	becomes '.vms | length' 2
 	cardshare speed -o sm3 -n 4 -d 6s --reconnect --json "shm:$dir/web" >"$dir/speed" 3>&- &
 	speed=$!
