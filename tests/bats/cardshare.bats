@@ -32,8 +32,8 @@ count_of() { # fd|task
 
 # The loop's turn is not ours: ask until the answer is right, for twenty seconds.
 becomes() { # JQ-PROGRAM VALUE
-	local i
-	for i in $(seq 1000); do
+	local _
+	for _ in $(seq 1000); do
 		[ "$(stat_of "$1")" != "$2" ] || return 0
 		sleep 0.02
 	done
@@ -62,6 +62,8 @@ setup() {
 
 teardown() {
 	local pid
+	# It ends what it started; killed, it could not.
+	[ ! -e "$BATS_TEST_TMPDIR/manager" ] || kill "$(cat "$BATS_TEST_TMPDIR/manager")" 2>/dev/null || true
 	[ ! -e "$BATS_TEST_TMPDIR/pids" ] || while read -r pid; do
 		kill -KILL "$pid" 2>/dev/null || continue
 		wait "$pid" 2>/dev/null || true
@@ -110,7 +112,7 @@ teardown() {
 
 @test "clients that are killed in the middle are not missed" {
 	serve
-	for i in 1 2 3; do
+	for _ in 1 2 3; do
 		for way in "shm:$dir/web" "unix:$dir/web.sock"; do
 			cardshare speed -o sm4-cbc -n 16 -d 30s "$way" >/dev/null 2>&1 3>&- &
 			echo $! >>"$dir/pids"
@@ -127,10 +129,10 @@ teardown() {
 
 @test "nothing leaks over a hundred connections" {
 	serve
-	for i in $(seq 5); do cardshare speed -o sm4-cbc -d 1ms "shm:$dir/web" >/dev/null; done
+	for _ in $(seq 5); do cardshare speed -o sm4-cbc -d 1ms "shm:$dir/web" >/dev/null; done
 	becomes '.vms[0].regions | length' 0
 	before=$(count_of fd)
-	for i in $(seq 50); do
+	for _ in $(seq 50); do
 		cardshare speed -o sm4-cbc -d 1ms "shm:$dir/web" >/dev/null
 		cardshare speed -o sm4-cbc -d 1ms "unix:$dir/web.sock" >/dev/null
 	done
@@ -234,6 +236,7 @@ teardown() {
 	"$BATS_TEST_DIRNAME/helpers/fdstore" "$dir/notify" "$dir/daemon" \
 		cardshare serve -v --config "$dir/conf" --control "$dir/control" >"$dir/log" 2>&1 3>&- &
 	manager=$!
+	echo $manager >"$dir/manager"
 	becomes '.vms | length' 2
 	cardshare speed -o sm3 -n 4 -d 6s --reconnect --json "shm:$dir/web" >"$dir/speed" 3>&- &
 	speed=$!
