@@ -59,7 +59,8 @@ gone() { # PID
 # Processes with a word of their command line below a folder; one look, for it is looked often.
 processes_of() { # DIR
 	local f
-	grep -slaF "$1/" /proc/[0-9]*/cmdline | while read -r f; do
+	# By a pattern from a file: grep's own command line must not bear it.
+	grep -slaF -f - /proc/[0-9]*/cmdline <<<"$1/" | while read -r f; do
 		f=${f#/proc/}
 		f=${f%/cmdline}
 		case $f in
