@@ -38,7 +38,7 @@ endif
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS))
 endif
-CPP     := -D_GNU_SOURCE -DUTIL_VM_VERSION='"$(VERSION)"' -Ilib $(PKG_CFLAGS)
+CPP     := -D_GNU_SOURCE -DUTIL_VM_VERSION='"$(VERSION)"' -Ilib $(CPP_XEN) $(PKG_CFLAGS)
 COMPILE  = $(CC) -std=gnu11 -pthread $(CPP) $(CFLAGS) $(WARN) $(HARDEN) -MMD -MP
 
 LIB_SRC := $(sort $(foreach r,$(lib_ROOMS),$(wildcard lib/$(r)/*.c)))

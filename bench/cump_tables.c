@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/units.h"
-#include "cump/cump.h"
+#include "cump/union.h"
 
 #define TURNS 9
 

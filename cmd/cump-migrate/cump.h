@@ -13,6 +13,8 @@
 struct cump_opts {
 	const char *vm, *vtpm;				/* PAIR */
 	const char *tls, *psk, *peer_name;		/* keys */
+	const char *policy; /* of the union engine */
+	bool verify;
 	bool insecure;
 	const char *state_dir, *run_dir, *pairs;
 	const char *pair_file;

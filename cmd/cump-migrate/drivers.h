@@ -9,6 +9,10 @@ extern const struct pair_source_ops qemu_source_ops;
 extern const struct pair_sink_ops qemu_sink_ops;
 extern const struct pair_source_ops swtpm_source_ops;
 extern const struct pair_sink_ops swtpm_sink_ops;
+#ifdef HAVE_XEN
+extern const struct pair_source_ops xen_source_ops;
+extern const struct pair_sink_ops xen_sink_ops;
+#endif
 
 /* By name, for journals and pair files; NULL: none of that name. */
 const struct pair_driver *driver_find(const char *kind);

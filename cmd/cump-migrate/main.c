@@ -42,6 +42,8 @@ static const struct cli_opt send_opts[] = {
 	OPT_TIMES,
 	{0, "pair-file", CLI_STRING, &O.pair_file, "FILE", "hand the destination this pair file"},
 	{0, "level", CLI_U32, &O.level, "N", "zstd level, 1 to 19; 0: fastest (0)"},
+	{0, "policy", CLI_STRING, &O.policy, "NAME", "Xen: cump or independent (independent)"},
+	{0, "verify", CLI_FLAG, &O.verify, NULL, "Xen: compare all memory before it starts there"},
 	{0, "no-compress", CLI_FLAG, &O.no_compress, NULL, "send as it is"},
 	{'n', "dry-run", CLI_FLAG, &O.dry_run, NULL, "ask the destination, move nothing"},
 	OPT_STATE,
@@ -98,7 +100,11 @@ int main(int argc, char **argv)
 	static const struct cli_tool tool = {
 		.name = "cump-migrate",
 		.summary = "Move a VM and its vTPM as one: both, or neither.",
+#ifdef HAVE_XEN
+		.features = "QEMU (QMP), Xen (libxl), swtpm, TLS 1.3, zstd",
+#else
 		.features = "QEMU (QMP), swtpm, TLS 1.3, zstd",
+#endif
 		.verbs = verbs,
 	};
 

@@ -9,6 +9,7 @@
 #include "base/exit.h"
 #include "base/log.h"
 #include "cump.h"
+#include "cump/union.h"
 #include "drivers.h"
 #include "pair/message.h"
 #include "swtpm.h"
@@ -38,6 +39,17 @@ static int qemu_where(const char *target, const char *role, struct json_object *
 	return 0;
 }
 
+/* Is it a domain of Xen? A bare name can be; then its kind is, too. */
+static bool is_xen(const char *target)
+{
+	struct err err = {0};
+	struct vm vm;
+
+	if (!strncmp(target, "xen:", 4))
+		return true;
+	return !strchr(target, ':') && !vm_find(target, &vm, &err) && vm.domid;
+}
+
 static int swtpm_where(const char *path, struct json_object **where)
 {
 	char *real = realpath(path, NULL);
@@ -65,6 +77,42 @@ static bool pid_of_swtpm(const char *target, char *ctrl, size_t size)
 	return !swtpm_ctrl_of((pid_t)strtol(target + 4, NULL, 10), ctrl, size);
 }
 
+static int xen_where(const char *target, const char *role, struct json_object **where)
+{
+	struct err err = {0};
+	struct vm vm;
+
+	if (vm_find(target, &vm, &err))
+		return refuse(&err);
+	*where = json_object_new_object();
+	message_add(*where, "role", role);
+	message_add(*where, "uuid", vm.uuid);
+	message_add(*where, "policy", cump_opts.policy ? cump_opts.policy : "");
+	json_object_object_add(*where, "verify", json_object_new_boolean(cump_opts.verify));
+	return 0;
+}
+
+/* Both are domains of this host. */
+static int xen_pair(const struct pair_driver *driver[PAIR_MEMBERS],
+		    struct json_object *where[PAIR_MEMBERS])
+{
+	enum cump_policy policy;
+	int status;
+
+	if (cump_opts.policy && cump_policy_parse(cump_opts.policy, &policy))
+		return cli_usage_error("--policy: 'cump' or 'independent'");
+	status = xen_where(cump_opts.vm, "vm", &where[PAIR_VM]);
+
+	if (!status)
+		status = xen_where(cump_opts.vtpm, "vtpm", &where[PAIR_VTPM]);
+	if (status) {
+		json_object_put(where[PAIR_VM]);
+		where[PAIR_VM] = NULL;
+	}
+	driver[PAIR_VM] = driver[PAIR_VTPM] = driver_find("xen");
+	return status;
+}
+
 int cump_pair(const struct pair_driver *driver[PAIR_MEMBERS],
 	      struct json_object *where[PAIR_MEMBERS])
 {
@@ -74,6 +122,8 @@ int cump_pair(const struct pair_driver *driver[PAIR_MEMBERS],
 	where[0] = where[1] = NULL;
 	if (!cump_opts.vm || !cump_opts.vtpm)
 		return cli_usage_error("a pair is --vm TARGET --vtpm TARGET");
+	if (is_xen(cump_opts.vm) && driver_find("xen"))
+		return xen_pair(driver, where);
 	driver[PAIR_VM] = driver_find("qemu");
 	status = qemu_where(cump_opts.vm, "vm", &where[PAIR_VM]);
 	if (status)

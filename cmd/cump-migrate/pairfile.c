@@ -20,7 +20,7 @@
 
 struct parse {
 	const char *name, *dir;
-	const struct pair_identity *vm;
+	const struct pair_identity *ident;
 	struct pair_place *place;
 	struct err *err;
 	int rc;
@@ -47,9 +47,9 @@ static const char *variable(const struct parse *p, const char *name, size_t n)
 	if (n == 3 && !strncmp(name, "dir", n))
 		return p->dir;
 	if (n == 4 && !strncmp(name, "uuid", n))
-		return p->vm->uuid;
-	if (n == 4 && !strncmp(name, "name", n) && plain_name(p->vm->name))
-		return p->vm->name;
+		return p->ident[PAIR_VM].uuid;
+	if (n == 4 && !strncmp(name, "name", n) && plain_name(p->ident[PAIR_VM].name))
+		return p->ident[PAIR_VM].name;
 	return NULL;
 }
 
@@ -127,9 +127,13 @@ static int set_member(struct parse *p, unsigned i, const char *key, const char *
 		free(whole);
 		return 0;
 	}
+	if (!strcmp(key, "domain")) {
+		message_add(o, "domain", value);
+		return 0;
+	}
 	if (strcmp(key, "qmp") != 0 && strcmp(key, "ctrl") != 0 && strcmp(key, "state") != 0)
-		return err_set(p->err, -EINVAL, "read %s: [%s] %s: no such key (command, qmp, ctrl, state)",
-			       p->name, sections[i].name, key);
+		return err_set(p->err, -EINVAL, "read %s: [%s] %s: no such key (command, qmp, ctrl, state, "
+			       "domain)", p->name, sections[i].name, key);
 	if (value[0] != '/' || strlen(value) > 107)
 		return err_set(p->err, -EINVAL, "read %s: [%s] %s: not an absolute path of at most 107 characters",
 			       p->name, sections[i].name, key);
@@ -196,15 +200,47 @@ static int expand_words(const struct parse *p, const char *section, struct json_
 	return 0;
 }
 
+/* A domain of Xen brings its own configuration along; here it is only allowed in. */
+static int choose_domain(struct parse *p, unsigned i)
+{
+	struct json_object *o = p->place->place[i];
+	const struct pair_driver *driver = driver_find("xen");
+
+	if (strcmp(message_text(o, "domain"), "handed") != 0)
+		return err_set(p->err, -EINVAL, "read %s: [%s] domain: 'handed' is all it can be", p->name,
+			       sections[i].name);
+	if (message_text(o, "command")[0] || message_text(o, "qmp")[0] || message_text(o, "ctrl")[0])
+		return err_set(p->err, -EINVAL, "read %s: [%s]: a domain has no command", p->name,
+			       sections[i].name);
+	if (!driver)
+		return err_set(p->err, -ENOTSUP, "read %s: [%s] domain: this build does not know Xen",
+			       p->name, sections[i].name);
+	p->place->driver[i] = driver;
+	message_add(o, "role", sections[i].name);
+	message_add(o, "dir", p->dir);
+	message_add(o, "uuid", p->ident[i].uuid);
+	message_add(o, "name", p->ident[i].name);
+	message_add_number(o, "mem_bytes", p->ident[i].mem_bytes);
+	return 0;
+}
+
 /* A member with a monitor is a QEMU, one with a control socket a swtpm. */
 static int choose_drivers(struct parse *p)
 {
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		struct json_object *o = p->place->place[i];
 		bool swtpm = message_text(o, "ctrl")[0] && i == PAIR_VTPM;
-		struct json_object *words = json_object_new_array();
-		int rc = split(message_text(o, "command"), words);
+		struct json_object *words;
+		int rc;
 
+		if (message_text(o, "domain")[0]) {
+			rc = choose_domain(p, i);
+			if (rc)
+				return rc;
+			continue;
+		}
+		words = json_object_new_array();
+		rc = split(message_text(o, "command"), words);
 		json_object_object_add(o, "command", words);
 		if (rc || !json_object_array_length(words))
 			return err_set(p->err, -EINVAL, "read %s: [%s] command: %s", p->name,
@@ -236,9 +272,10 @@ static int check_lines(const char *name, const char *text, struct err *err)
 }
 
 int pairfile_parse(const char *name, const char *text, const char *dir,
-		   const struct pair_identity *vm, struct pair_place *place, struct err *err)
+		   const struct pair_identity ident[PAIR_MEMBERS], struct pair_place *place,
+		   struct err *err)
 {
-	struct parse p = {name, dir, vm, place, err, 0};
+	struct parse p = {name, dir, ident, place, err, 0};
 	int rc;
 
 	memset(place, 0, sizeof(*place));

@@ -11,7 +11,8 @@
  * exist yet. -EINVAL names file, line or section and key.
  */
 int pairfile_parse(const char *name, const char *text, const char *dir,
-		   const struct pair_identity *vm, struct pair_place *place, struct err *err);
+		   const struct pair_identity ident[PAIR_MEMBERS], struct pair_place *place,
+		   struct err *err);
 
 /* The text of a file, which only its owner (we or root) may write: it says what is run. */
 char *pairfile_read(const char *path, struct err *err);

@@ -53,7 +53,7 @@ static int try_file(const char *path, const char *dir, const struct pair_identit
 
 	if (!text)
 		return err->code;
-	rc = pairfile_parse(path, text, dir, &id[PAIR_VM], place, err);
+	rc = pairfile_parse(path, text, dir, id, place, err);
 	free(text);
 	if (rc || fits(place, id))
 		return rc;
@@ -117,7 +117,7 @@ static int find_place(void *ctx, const char *id, const struct pair_identity iden
 		rc = err_set(err, -EACCES, "place pair: a pair file was handed over, but this end "
 			     "does not take any (--accept-handed)");
 	else if (rc == -ENOENT && handed)
-		rc = pairfile_parse("handed-over pair file", handed, dir, &ident[PAIR_VM], place, err);
+		rc = pairfile_parse("handed-over pair file", handed, dir, ident, place, err);
 	if (rc) {
 		rmdir(dir);
 		return rc;

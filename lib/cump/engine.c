@@ -102,7 +102,7 @@ int cump_engine_new(const struct cump_source source[CUMP_MEMBERS], const struct 
 		return err_set(err, -ENOMEM, "copy pair: out of memory");
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
 		e->source[i] = source[i];
-		pages[i] = e->stats.member[i].pages = source[i].ops->pages(source[i].ctx);
+		pages[i] = source[i].ops->pages(source[i].ctx);
 	}
 	rc = cump_init(&e->cump, pages, policy);
 	if (rc) {
@@ -284,11 +284,31 @@ static int copy_round(struct cump_engine *e, bool last, struct err *err)
 	return rc;
 }
 
-static int copy_while_running(struct cump_engine *e, struct err *err)
+/* All pages that there are. */
+static int begin(struct cump_engine *e, struct err *err)
 {
 	int rc = 0;
 
 	cump_begin(&e->cump);
+	for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++) {
+		struct cump_map *m = &e->cump.member[i];
+
+		if (m->words && e->source[i].ops->present) {
+			memset(m->to_send, 0, m->words * sizeof(uint64_t));
+			rc = e->source[i].ops->present(e->source[i].ctx, m->to_send, err);
+			trim(m, m->to_send);
+		}
+		pthread_mutex_lock(&e->lock);
+		e->stats.member[i].pages = e->stats.member[i].remaining = cump_to_send(&e->cump, i);
+		pthread_mutex_unlock(&e->lock);
+	}
+	return rc;
+}
+
+static int copy_while_running(struct cump_engine *e, struct err *err)
+{
+	int rc = begin(e, err);
+
 	for (uint64_t round = 1; !rc && !leave(e, false); round++) {
 		uint64_t begun = units_now_us();
 

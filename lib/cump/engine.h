@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The round engine: copies the memory of both members by the union's bitmaps (cump.h) while they run,
+ * The round engine: copies the memory of both members by the union's bitmaps (union.h) while they run,
  * round after round, until it is told that they stand still; then the rest. It knows a member as a
  * table of what its hypervisor can do, and the other side as a table that takes pages.
  *
@@ -12,7 +12,7 @@
 #include <pthread.h>
 
 #include "base/err.h"
-#include "cump/cump.h"
+#include "cump/union.h"
 
 #define CUMP_BATCH 1024 /* pages mapped and handed on at a time: 4 MiB */
 
@@ -41,6 +41,9 @@ struct cump_sink {
 
 struct cump_source_ops {
 	uint64_t (*pages)(void *ctx); /* gfns 0 … pages() - 1 can exist; must not grow afterwards */
+	/* Which of them do, into @there (words of 64 pages, all 0 before). NULL: all. Others need not be
+	 * sent unless they get dirty. */
+	int (*present)(void *ctx, uint64_t *there, struct err *err);
 	/* Read the dirty log into @dirty (words of 64 pages), and leave it (peek) or clear it
 	 * (clean). @last: the member stands still, the log is not needed any more. */
 	int (*peek)(void *ctx, uint64_t *dirty, struct err *err);
@@ -72,7 +75,7 @@ enum cump_phase {
 
 /* Of one member. */
 struct cump_progress {
-	uint64_t pages;	    /* in all */
+	uint64_t pages;	    /* in all, that there were at the beginning */
 	uint64_t remaining; /* of this round, with what is deferred */
 	uint64_t sent;	    /* pages, each time they were sent */
 	uint64_t deferred;  /* times that a page was to be sent in a round and was not */

@@ -26,6 +26,7 @@ void budget_note(struct budget *b, unsigned owner, const struct pair_estimate *e
 
 	t->streams = true;
 	t->over = e->phase != PAIR_ACTIVE;
+	t->driven = e->driven;
 	t->total = e->total_bytes;
 	if (e->round != t->round) {
 		/* What is left at the start of a round was dirtied during the one before. */
@@ -95,7 +96,7 @@ uint64_t budget_downtime_us(const struct budget *b, uint64_t now_us)
 
 static bool near_end(const struct budget_track *t)
 {
-	return !t->streams || t->over || (t->round && t->remaining <= BUDGET_PARK_BYTES);
+	return !t->streams || t->over || t->driven || (t->round && t->remaining <= BUDGET_PARK_BYTES);
 }
 
 /*
@@ -130,7 +131,7 @@ static uint64_t credit_of(struct budget *b, unsigned owner, uint64_t now_us)
 {
 	struct budget_track *t = &b->track[owner];
 
-	if (!t->streams || t->over)
+	if (!t->streams || t->over || t->driven)
 		return BUDGET_NO_LIMIT;
 	if (t->pass_round && t->pass_round != t->round)
 		t->pass_round = 0; /* that pass is over */

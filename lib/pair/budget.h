@@ -31,6 +31,7 @@
 struct budget_track {
 	bool streams;	/* has a pre-copy of its own */
 	bool over;	/* it completed early, by itself */
+	bool driven;	/* never parked */
 	uint64_t total, remaining;
 	uint64_t round, sync_us; /* when this round's log was read */
 	bool rated;		 /* a whole round has shown its dirty rate */

@@ -39,7 +39,8 @@ struct pair_estimate {
 	uint64_t total_bytes;	  /* of RAM */
 	uint64_t remaining_bytes; /* not sent yet in this round */
 	uint64_t round;		  /* times the dirty log was read; grows by one a pass */
-	uint64_t zero_pages, normal_pages;
+	uint64_t zero_pages, normal_pages, deferred_pages;
+	bool driven; /* by us, page by page: it does not stop by itself and need not be parked */
 };
 
 struct pair_source_ops {
@@ -53,6 +54,11 @@ struct pair_source_ops {
 	 * these functions, perhaps while its hypervisor waits for its stream to be read.
 	 */
 	void (*on_stop)(void *m, void (*fn)(void *ctx), void *ctx);
+	/*
+	 * Of kinds that are driven as a pair: called once, of the VM with its vTPM, before start().
+	 * NULL: each runs its own pre-copy.
+	 */
+	int (*join)(void *vm, void *vtpm, struct err *err);
 	/* Begin pre-copy; *@stream is our end of its stream (caller owns), or -1 if it has none. */
 	int (*start)(void *m, int *stream, struct err *err);
 	int (*estimate)(void *m, struct pair_estimate *e, struct err *err);
@@ -89,6 +95,7 @@ struct pair_sink_ops {
 	struct json_object *(*place)(void *m); /* durable: place plus pid; caller owns */
 	/* Start its process, paused and empty. */
 	int (*launch)(void *m, struct err *err);
+	/* -EAGAIN: not known before its stream is here; asked again then. */
 	int (*identify)(void *m, struct pair_identity *id, struct err *err);
 	/* Listen for its stream; *@stream is our end (caller owns), or -1. */
 	int (*receive)(void *m, int *stream, struct err *err);
@@ -106,6 +113,9 @@ struct pair_driver {
 	const char *kind; /* "qemu", "swtpm" */
 	const struct pair_source_ops *source;
 	const struct pair_sink_ops *sink;
+	/* Its hypervisor lies beneath this system: the memory it takes is not this system's, and its
+	 * sink's launch() tells whether there is enough. */
+	bool beneath;
 };
 
 #endif

@@ -106,8 +106,11 @@ static void print_receipts(struct json_object *receipts, FILE *to)
 	for (size_t i = 0; receipts && i < json_object_array_length(receipts); i++) {
 		struct json_object *o = json_object_array_get_idx(receipts, i), *files;
 
-		fprintf(to, "destroyed here: %s (pid %llu): %s\n", message_text(o, "member"),
-			(unsigned long long)message_number(o, "pid"), message_text(o, "what"));
+		bool process = message_number(o, "pid") != 0;
+
+		fprintf(to, "destroyed here: %s (%s %llu): %s\n", message_text(o, "member"),
+			process ? "pid" : "domain", (unsigned long long)message_number(o, process ? "pid" : "domid"),
+			message_text(o, "what"));
 		if (!json_object_object_get_ex(o, "files", &files))
 			continue;
 		for (size_t k = 0; k < json_object_array_length(files); k++) {

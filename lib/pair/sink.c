@@ -31,6 +31,7 @@ struct receive {
 	char digest[PAIR_MEMBERS][65]; /* of the source's durable state; "" none */
 	const char *handed;
 	bool dry_run;
+	bool told_late; /* who they are shows only when they are whole */
 };
 
 static void step(struct receive *r, enum pair_step which)
@@ -162,10 +163,12 @@ static int find_place(struct receive *r, struct err *err)
 
 static int reserve(struct receive *r, struct err *err)
 {
-	uint64_t mem = r->want[PAIR_VM].mem_bytes + r->want[PAIR_VTPM].mem_bytes;
+	uint64_t mem = 0;
 	uint64_t disk = r->want[PAIR_VM].disk_bytes + r->want[PAIR_VTPM].disk_bytes;
 	int lock, rc;
 
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		mem += r->s.driver[i]->beneath ? 0 : r->want[i].mem_bytes;
 	lock = reserve_lock(r->conf->state_dir, err);
 	if (lock < 0)
 		return lock;
@@ -176,14 +179,21 @@ static int reserve(struct receive *r, struct err *err)
 	return rc;
 }
 
-/* Definition 3 of the paper: what was made here is the same pair, bound in the same way. */
-static int check_identities(struct receive *r, struct err *err)
+/*
+ * Definition 3 of the paper: what was made here is the same pair, bound in the same way. Asked when they
+ * are launched, and of kinds that know it only then, when they are whole.
+ */
+static int check_identities(struct receive *r, bool whole, struct err *err)
 {
 	struct pair_identity id[PAIR_MEMBERS];
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		int rc = r->s.driver[i]->sink->identify(r->s.m[i], &id[i], err);
 
+		if (rc == -EAGAIN && !whole) {
+			r->told_late = true;
+			return 0;
+		}
 		if (rc)
 			return rc;
 		if (strcmp(id[i].uuid, r->want[i].uuid) != 0)
@@ -214,7 +224,7 @@ static int launch(struct receive *r, struct err *err)
 	json_object_object_add(e, "members", places(r, true));
 	if (journal_append(r->journal, "launched", e, rc ? NULL : err) && !rc)
 		rc = -EIO;
-	return rc ? rc : check_identities(r, err);
+	return rc ? rc : check_identities(r, false, err);
 }
 
 static int listen_streams(struct receive *r, struct err *err)
@@ -449,6 +459,8 @@ static enum pair_outcome receive_pair(struct receive *r, struct err *err)
 	rc = take_data(r, err);
 	if (!rc)
 		rc = await_ready(r, err);
+	if (!rc && r->told_late)
+		rc = check_identities(r, true, err);
 	if (!rc)
 		rc = check_digests(r, err);
 	count(r);

@@ -247,8 +247,19 @@ static void on_stop(void *ctx)
 	wire_gate(w->send->wire, w->owner, BUDGET_NO_LIMIT);
 }
 
+static int join(struct send *s, struct err *err)
+{
+	if (!ops(s, PAIR_VM)->join)
+		return 0;
+	return ops(s, PAIR_VM)->join(s->m[PAIR_VM], s->m[PAIR_VTPM], err);
+}
+
 static int start(struct send *s, struct err *err)
 {
+	int joined = join(s, err);
+
+	if (joined)
+		return joined;
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		int stream = -1, rc;
 
@@ -306,6 +317,7 @@ static int look(struct send *s, bool *all_completed, struct err *err)
 		s->report->member[i].rounds = e.round;
 		s->report->member[i].zero_pages = e.zero_pages;
 		s->report->member[i].normal_pages = e.normal_pages;
+		s->report->member[i].deferred_pages = e.deferred_pages;
 	}
 	budget_note_bytes(&s->budget, raw_bytes(s), units_now_us());
 	return 0;

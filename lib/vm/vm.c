@@ -9,10 +9,12 @@
 
 /* Prefixes of drivers that are not in this build: they are refused, not taken for names. */
 static const struct vm_driver libvirt = {.prefix = "libvirt", .what = "a domain of libvirt"};
-static const struct vm_driver xen = {.prefix = "xen", .what = "a domain of Xen"};
+#ifndef HAVE_XEN
+static const struct vm_driver vm_driver_xen = {.prefix = "xen", .what = "a domain of Xen"};
+#endif
 
 static const struct vm_driver *const drivers[] = {
-	&vm_driver_qmp, &vm_driver_pid, &libvirt, &xen, NULL,
+	&vm_driver_qmp, &vm_driver_pid, &libvirt, &vm_driver_xen, NULL,
 };
 
 static int find_by(const struct vm_driver *driver, const char *name, struct vm *vm,

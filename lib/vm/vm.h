@@ -22,7 +22,8 @@ struct vm {
 	char target[160];	/* as the user gave it */
 	char name[128];		/* -name guest=…, or "" */
 	char uuid[37];		/* lower case; all zeros if the VM has none */
-	pid_t pid;		/* the process that runs it */
+	pid_t pid;		/* the process that runs it; 0: a hypervisor without one */
+	uint32_t domid;		/* Xen's number of it; 0: no domain of Xen */
 	uint64_t mem_bytes;	/* RAM of the guest */
 	char qmp_path[108];	/* where its monitor listens; "" if none is known */
 	char state[32];		/* "running", "paused", …, by the hypervisor's own word; "unknown" */

@@ -21,13 +21,13 @@ static size_t words_of(const struct pair_place *p, unsigned i)
 
 static int parse(const char *text, const char *name, size_t words[PAIR_MEMBERS])
 {
-	struct pair_identity vm = {.uuid = "0c4ab9bf-3ffc-4bd0-9a3b-0d2d3d1a97f1"};
+	struct pair_identity ident[PAIR_MEMBERS] = {{.uuid = "0c4ab9bf-3ffc-4bd0-9a3b-0d2d3d1a97f1"}};
 	struct pair_place place;
 	struct err err = {0};
 	int rc;
 
-	strcpy(vm.name, name);
-	rc = pairfile_parse("f", text, "/run/x", &vm, &place, &err);
+	strcpy(ident[PAIR_VM].name, name);
+	rc = pairfile_parse("f", text, "/run/x", ident, &place, &err);
 	if (rc) {
 		if (err.code != rc || strncmp(err.text, "read f: ", 8) != 0)
 			abort();

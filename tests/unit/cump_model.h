@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cump/cump.h"
+#include "cump/union.h"
 
 #define MODEL_PAGES 300u
 #define MODEL_WORDS ((MODEL_PAGES + 63) / 64)

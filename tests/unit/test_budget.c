@@ -260,7 +260,8 @@ static void stopped_within_the_budget(void **state)
 static void note(struct budget *b, unsigned owner, uint64_t total, uint64_t left, uint64_t round,
 		 uint64_t now)
 {
-	struct pair_estimate e = {PAIR_ACTIVE, total, left, round, 0, 0};
+	struct pair_estimate e = {.phase = PAIR_ACTIVE, .total_bytes = total, .remaining_bytes = left,
+				  .round = round};
 
 	budget_note(b, owner, &e, now);
 }
@@ -399,9 +400,34 @@ static void bandwidth_rises_at_once_and_falls_slowly(void **state)
 	assert_true(b.bandwidth > 50.0 * MIB);
 }
 
+/* Driven by us: it is never held back, and the budget alone ends it. */
+static void a_driven_pair_is_not_parked(void **state)
+{
+	uint64_t credit[PAIR_MEMBERS] = {0}, now = 1000000;
+	struct budget b;
+
+	(void)state;
+	budget_init(&b, LIMIT_US, ROUNDS);
+	for (uint64_t round = 1; round < 4; round++, now += 100000)
+		for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+			struct pair_estimate e = {.phase = PAIR_ACTIVE, .total_bytes = 512 * MIB,
+						  .remaining_bytes = round < 3 ? 64 * MIB : MIB,
+						  .round = round, .driven = true};
+
+			budget_note(&b, i, &e, now + i);
+			budget_note_bytes(&b, now * 100, now);
+			if (round < 3) {
+				assert_int_equal(budget_decide(&b, now + i, credit), BUDGET_GO_ON);
+				assert_true(credit[i] == BUDGET_NO_LIMIT);
+			}
+		}
+	assert_int_equal(budget_decide(&b, now, credit), BUDGET_STOP);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_driven_pair_is_not_parked),
 		cmocka_unit_test(idle_vtpm_and_busy_vm),
 		cmocka_unit_test(both_busy),
 		cmocka_unit_test(both_idle),

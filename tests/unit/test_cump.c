@@ -256,7 +256,7 @@ static int machine_state(void *ctx, enum cump_state which, const struct cump_sin
 }
 
 static const struct cump_source_ops machine_ops = {
-	machine_pages, machine_peek, machine_clean, machine_map, machine_unmap, machine_state};
+	machine_pages, NULL, machine_peek, machine_clean, machine_map, machine_unmap, machine_state};
 
 static int take_pages(void *ctx, enum cump_member member, const struct cump_page *page, size_t n,
 		      struct err *err)

@@ -13,12 +13,15 @@
 #include <cmocka.h>
 
 #include "../../cmd/cump-migrate/pairfile.h"
+#include "../../cmd/cump-migrate/drivers.h"
 #include "pair/message.h"
 
 #define UUID "0c4ab9bf-3ffc-4bd0-9a3b-0d2d3d1a97f1"
+#define VTPM_UUID "5f0a7f0e-8f0b-4e57-8a3f-3f6b7f0a6c11"
 #define DIR "/run/x/0123"
 
-static const struct pair_identity vm = {.uuid = UUID, .name = "web 1"};
+static const struct pair_identity ident[PAIR_MEMBERS] = {{.uuid = UUID, .name = "web 1"},
+							{.uuid = VTPM_UUID, .name = "web 1 vtpm"}};
 
 static const char usual[] = "[pair]\n"
 			    "vm-uuid = " UUID "\n"
@@ -34,7 +37,7 @@ static void parse(const char *text, struct pair_place *place)
 {
 	struct err err = {0};
 
-	if (pairfile_parse("f.pair", text, DIR, &vm, place, &err))
+	if (pairfile_parse("f.pair", text, DIR, ident, place, &err))
 		fail_msg("%s", err.text);
 }
 
@@ -70,7 +73,7 @@ static void assert_error(const char *text, const char *words)
 {
 	struct pair_place place;
 	struct err err = {0};
-	int rc = pairfile_parse("f.pair", text, DIR, &vm, &place, &err);
+	int rc = pairfile_parse("f.pair", text, DIR, ident, &place, &err);
 
 	if (rc != -EINVAL || err.code != -EINVAL)
 		fail_msg("%d, not refused: %s", rc, text);
@@ -167,7 +170,7 @@ static void long_lines(void **state)
 static void what_is_unknown_or_missing(void **state)
 {
 	(void)state;
-	assert_error("[vm]\nqpm = /x\n", "[vm] qpm: no such key (command, qmp, ctrl, state)");
+	assert_error("[vm]\nqpm = /x\n", "[vm] qpm: no such key (command, qmp, ctrl, state, domain)");
 	assert_error("[pair]\nname = x\n", "[pair] name: no such key (vm-uuid, vtpm-uuid)");
 	assert_error("[guest]\nname = x\n", "[guest]: no such section (pair, vm, vtpm)");
 	assert_error("name = x\n", "no such section");
@@ -197,21 +200,42 @@ static void the_first_error(void **state)
 	assert_error("[vm]\nfirst = /x\nsecond = /x\nnonsense\n", "[vm] first: no such key");
 }
 
-/* A name that the source chose is one word, whatever is in it. */
-static void names_stay_one_word(void **state)
+/* Where Xen is built in, a domain is let in by a word, and takes no other. */
+static void domains(void **state)
 {
-	const struct pair_identity blank = {.uuid = UUID, .name = "a b -monitor x"};
-	const struct pair_identity odd = {.uuid = UUID, .name = "a,debug-threads=on"};
 	struct pair_place p;
 	struct err err = {0};
 
 	(void)state;
-	if (pairfile_parse("f.pair", usual, DIR, &blank, &p, &err))
+	if (!driver_find("xen")) {
+		assert_error("[vm]\ndomain = handed\n[vtpm]\ndomain = handed\n", "does not know Xen");
+		return;
+	}
+	assert_int_equal(pairfile_parse("f.pair", "[vm]\ndomain = handed\n[vtpm]\ndomain = handed\n", DIR,
+					ident, &p, &err), 0);
+	assert_string_equal(p.driver[PAIR_VTPM]->kind, "xen");
+	assert_string_equal(message_text(p.place[PAIR_VM], "uuid"), UUID);
+	assert_string_equal(message_text(p.place[PAIR_VTPM], "uuid"), VTPM_UUID);
+	pairfile_free(&p);
+	assert_error("[vm]\ndomain = any\n[vtpm]\ndomain = handed\n", "'handed' is all");
+	assert_error("[vm]\ndomain = handed\ncommand = rm\n[vtpm]\ndomain = handed\n", "has no command");
+}
+
+/* A name that the source chose is one word, whatever is in it. */
+static void names_stay_one_word(void **state)
+{
+	const struct pair_identity blank[PAIR_MEMBERS] = {{.uuid = UUID, .name = "a b -monitor x"}};
+	const struct pair_identity odd[PAIR_MEMBERS] = {{.uuid = UUID, .name = "a,debug-threads=on"}};
+	struct pair_place p;
+	struct err err = {0};
+
+	(void)state;
+	if (pairfile_parse("f.pair", usual, DIR, blank, &p, &err))
 		fail_msg("%s", err.text);
 	assert_string_equal(words_of(&p, PAIR_VM), "qemu|-name|a b -monitor x|-uuid|" UUID "|-S");
 	pairfile_free(&p);
 	/* Nor a sub-option of its own. */
-	assert_int_equal(pairfile_parse("f.pair", usual, DIR, &odd, &p, &err), -EINVAL);
+	assert_int_equal(pairfile_parse("f.pair", usual, DIR, odd, &p, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "name"));
 }
 
@@ -255,6 +279,7 @@ int main(void)
 		cmocka_unit_test(long_lines),
 		cmocka_unit_test(what_is_unknown_or_missing),
 		cmocka_unit_test(the_first_error),
+		cmocka_unit_test(domains),
 		cmocka_unit_test(names_stay_one_word),
 		cmocka_unit_test(files),
 	};

@@ -16,8 +16,8 @@
  * Words of 64 pages, page n is bit n % 64 of word n / 64. Nothing here knows a hypervisor or a
  * socket; nothing is locked.
  */
-#ifndef CUMP_CUMP_H
-#define CUMP_CUMP_H
+#ifndef CUMP_UNION_H
+#define CUMP_UNION_H
 
 #include <stdbool.h>
 #include <stddef.h>

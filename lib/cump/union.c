@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "cump/cump.h"
+#include "cump/union.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+#ifdef HAVE_XEN
+#include "xen.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <xxhash.h>
+
+#include "pair/message.h"
+#include "vm/xen.h"
+
+#define BATCH XEN_TYPES_MAX
+#define PAGE 4096u
+
+/* ---- which domain ---- */
+
+int xen_domain_find(const char *uuid, struct xen_domain *d, struct err *err)
+{
+	libxl_ctx *ctx = xen_ctx(err);
+	char *name;
+
+	d->domid = UINT32_MAX;
+	snprintf(d->uuid, sizeof(d->uuid), "%s", uuid);
+	if (!ctx)
+		return err ? err->code : -ENODEV;
+	d->domid = xen_find_uuid(ctx, uuid);
+	if (d->domid == UINT32_MAX)
+		return err_set(err, -ESRCH, "find domain %s: there is none here", uuid);
+	name = libxl_domid_to_name(ctx, d->domid);
+	snprintf(d->name, sizeof(d->name), "%s", name ? name : uuid);
+	free(name);
+	return 0;
+}
+
+static bool info_of(const struct xen_domain *d, libxl_dominfo *info)
+{
+	libxl_ctx *ctx = xen_ctx(NULL);
+	char uuid[37];
+
+	libxl_dominfo_init(info);
+	if (!ctx || d->domid == UINT32_MAX || libxl_domain_info(ctx, info, d->domid))
+		return false;
+	xen_uuid_text(&info->uuid, uuid);
+	return !strcmp(uuid, d->uuid) && !info->dying; /* a number is given again */
+}
+
+bool xen_domain_alive(const struct xen_domain *d)
+{
+	libxl_dominfo info;
+	bool yes = info_of(d, &info);
+
+	libxl_dominfo_dispose(&info);
+	return yes;
+}
+
+bool xen_domain_runs(const struct xen_domain *d)
+{
+	libxl_dominfo info;
+	bool yes = info_of(d, &info) && !info.paused && !info.shutdown;
+
+	libxl_dominfo_dispose(&info);
+	return yes;
+}
+
+bool xen_domain_suspended(const struct xen_domain *d)
+{
+	libxl_dominfo info;
+	bool yes = info_of(d, &info) && info.shutdown &&
+		   info.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND;
+
+	libxl_dominfo_dispose(&info);
+	return yes;
+}
+
+int xen_domain_destroy(const struct xen_domain *d, struct err *err)
+{
+	libxl_ctx *ctx = xen_ctx(err);
+
+	if (!xen_domain_alive(d))
+		return 0;
+	if (libxl_domain_destroy(ctx, d->domid, NULL))
+		return xen_error(err, -EIO, "destroy %s", d->name);
+	return 0;
+}
+
+int xen_domain_identify(const struct xen_domain *d, bool is_vtpm, struct pair_identity *id,
+			struct err *err)
+{
+	libxl_dominfo info;
+	char vtpm[37];
+	int rc;
+
+	if (!info_of(d, &info)) {
+		libxl_dominfo_dispose(&info);
+		return err_set(err, -ESRCH, "check %s: it is gone", d->name);
+	}
+	rc = xen_vtpm_of(xen_ctx(NULL), d->domid, vtpm, err);
+	snprintf(id->uuid, sizeof(id->uuid), "%s", d->uuid);
+	snprintf(id->name, sizeof(id->name), "%s", d->name);
+	/* A vTPM's identity is the uuid of its own link to the manager; one without a link is itself. */
+	snprintf(id->bound_to, sizeof(id->bound_to), "%s", is_vtpm && !vtpm[0] ? d->uuid : vtpm);
+	id->mem_bytes = info.max_memkb << 10;
+	libxl_dominfo_dispose(&info);
+	return rc;
+}
+
+/* ---- all of its memory ---- */
+
+/* What x86_hvm restore clears or hands out anew (Xen's xg_sr_restore_x86_hvm.c). */
+static bool restore_writes(xc_interface *xch, uint32_t domid, uint64_t gfn)
+{
+	static const uint32_t param[] = {HVM_PARAM_STORE_PFN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_IOREQ_PFN,
+					 HVM_PARAM_BUFIOREQ_PFN};
+	uint64_t value;
+
+	for (size_t i = 0; i < sizeof(param) / sizeof(param[0]); i++)
+		if (!xc_hvm_param_get(xch, domid, param[i], &value) && value && value == gfn)
+			return true;
+	return false;
+}
+
+/* @n ≤ BATCH frames that are there. */
+static int digest_frames(const struct xen_domain *d, xc_interface *xch, xenforeignmemory_handle *fmem,
+			 const xen_pfn_t *gfn, size_t n, XXH3_state_t *state, struct err *err)
+{
+	int failed[BATCH];
+	uint8_t *map = n ? xenforeignmemory_map(fmem, d->domid, PROT_READ, n, gfn, failed) : NULL;
+
+	if (n && !map)
+		return err_sys(err, -errno, "map %zu pages of %s", n, d->name);
+	for (size_t i = 0; i < n; i++) {
+		/* Special pages are beyond all RAM; one question a page would be dear below. */
+		if (failed[i] || (gfn[i] >= 0xf0000 && restore_writes(xch, d->domid, gfn[i])))
+			continue;
+		XXH3_128bits_update(state, &gfn[i], sizeof(gfn[i]));
+		XXH3_128bits_update(state, map + i * PAGE, PAGE);
+	}
+	if (map)
+		xenforeignmemory_unmap(fmem, map, n);
+	return 0;
+}
+
+static int digest_all(const struct xen_domain *d, xc_interface *xch, xenforeignmemory_handle *fmem,
+		      uint64_t frames, XXH3_state_t *state, struct err *err)
+{
+	uint64_t *there = calloc(frames / 64 + 1, sizeof(*there));
+	xen_pfn_t gfn[BATCH];
+	size_t n = 0;
+	int rc = there ? xen_frames(xch, d->domid, frames, there, err) : -ENOMEM;
+
+	for (uint64_t w = 0; !rc && w <= frames / 64; w++) {
+		for (uint64_t bits = there[w]; bits; bits &= bits - 1)
+			gfn[n++] = w * 64 + (unsigned)__builtin_ctzll(bits);
+		if (n + 64 > BATCH || w == frames / 64) {
+			rc = digest_frames(d, xch, fmem, gfn, n, state, err);
+			n = 0;
+		}
+	}
+	free(there);
+	return rc;
+}
+
+int xen_domain_digest(const struct xen_domain *d, char hex[65], struct err *err)
+{
+	xc_interface *xch = d->verify ? xen_control(err) : NULL;
+	xenforeignmemory_handle *fmem = xch ? xenforeignmemory_open(NULL, 0) : NULL;
+	XXH3_state_t *state = XXH3_createState();
+	XXH128_hash_t hash;
+	xen_pfn_t pages = 0;
+	int rc = 0;
+
+	if (!d->verify)
+		rc = -ENODATA;
+	else if (!fmem || !state || xc_domain_nr_gpfns(xch, d->domid, &pages) < 0)
+		rc = xen_error(err, -EIO, "read memory of %s", d->name);
+	if (!rc)
+		XXH3_128bits_reset(state);
+	if (!rc)
+		rc = digest_all(d, xch, fmem, pages, state, err);
+	if (!rc) {
+		hash = XXH3_128bits_digest(state);
+		snprintf(hex, 65, "%016llx%016llx", (unsigned long long)hash.high64,
+			 (unsigned long long)hash.low64);
+	}
+	XXH3_freeState(state);
+	if (fmem)
+		xenforeignmemory_close(fmem);
+	if (xch)
+		xc_interface_close(xch);
+	return rc;
+}
+#endif

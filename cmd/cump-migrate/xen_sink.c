@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A Xen domain that arrives: its stream is a preface with its configuration, and then what
+ * libxl_domain_create_restore takes, which leaves it paused.
+ */
+#ifdef HAVE_XEN
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "drivers.h"
+#include "pair/message.h"
+#include "vm/xen.h"
+#include "xen.h"
+#include "xen_stream.h"
+
+struct sink {
+	struct json_object *place;
+	struct xen_domain d;
+	bool is_vtpm, mine; /* no domain of this uuid was here: one that is, is ours to drop */
+	int theirs;	    /* libxl's end of the stream */
+	pthread_t thread;
+	bool restoring; /* the thread is to be joined */
+
+	pthread_mutex_t lock; /* what follows */
+	bool over;
+	int rc;
+	struct err err;
+};
+
+static void end_restore(struct sink *s)
+{
+	if (!s->restoring)
+		return;
+	shutdown(s->theirs, SHUT_RDWR);
+	pthread_join(s->thread, NULL);
+	s->restoring = false;
+}
+
+static void sink_close(void *m)
+{
+	struct sink *s = m;
+
+	end_restore(s);
+	if (s->theirs >= 0)
+		close(s->theirs);
+	pthread_mutex_destroy(&s->lock);
+	json_object_put(s->place);
+	free(s);
+}
+
+static int sink_open(struct json_object *place, void **m, struct err *err)
+{
+	struct sink *s = calloc(1, sizeof(*s));
+	struct json_object *v;
+
+	if (!s)
+		return err_set(err, -ENOMEM, "open domain: out of memory");
+	s->place = json_object_get(place);
+	s->is_vtpm = !strcmp(message_text(place, "role"), "vtpm");
+	s->theirs = -1;
+	s->mine = json_object_object_get_ex(place, "mine", &v) && json_object_get_boolean(v);
+	pthread_mutex_init(&s->lock, NULL);
+	if (strlen(message_text(place, "uuid")) != 36) {
+		sink_close(s);
+		return err_set(err, -EINVAL, "place pair: a domain of Xen needs a uuid");
+	}
+	xen_domain_find(message_text(place, "uuid"), &s->d, NULL); /* after a crash of ours */
+	snprintf(s->d.name, sizeof(s->d.name), "%s", message_text(place, "name"));
+	s->d.verify = true; /* if the source tells a digest */
+	*m = s;
+	return 0;
+}
+
+static struct json_object *sink_place(void *m)
+{
+	struct json_object *o = NULL;
+	struct sink *s = m;
+
+	json_object_deep_copy(s->place, &o, NULL);
+	json_object_object_add(o, "mine", json_object_new_boolean(s->mine));
+	return o;
+}
+
+/* Nothing is started before the stream comes; but what would fail then must fail now. */
+static int sink_launch(void *m, struct err *err)
+{
+	libxl_ctx *ctx = xen_ctx(err);
+	struct sink *s = m;
+	uint64_t free_kib = 0, need_kib = message_number(s->place, "mem_bytes") >> 10;
+	uint32_t domid;
+
+	if (!ctx)
+		return err ? err->code : -ENODEV;
+	if (s->d.domid != UINT32_MAX)
+		return err_set(err, -EEXIST, "place %s: a domain with its uuid is here already", s->d.name);
+	if (!libxl_name_to_domid(ctx, s->d.name, &domid))
+		return err_set(err, -EEXIST, "place %s: a domain of this name is here already", s->d.name);
+	if (libxl_get_free_memory(ctx, &free_kib))
+		return xen_error(err, -EIO, "ask Xen for free memory");
+	if (free_kib < need_kib)
+		return err_set(err, -ENOMEM, "place %s: %llu MiB needed, Xen has %llu MiB free", s->d.name,
+			       (unsigned long long)need_kib >> 10, (unsigned long long)free_kib >> 10);
+	s->mine = true;
+	return 0;
+}
+
+static int sink_identify(void *m, struct pair_identity *id, struct err *err)
+{
+	struct sink *s = m;
+
+	if (s->d.domid == UINT32_MAX)
+		return -EAGAIN; /* its stream tells */
+	return xen_domain_identify(&s->d, s->is_vtpm, id, err);
+}
+
+static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config_text, struct err *err)
+{
+	libxl_domain_restore_params params;
+	libxl_domain_config config;
+	uint32_t domid = UINT32_MAX;
+	char uuid[37];
+	int rc = 0;
+
+	libxl_domain_config_init(&config);
+	libxl_domain_restore_params_init(&params);
+	params.stream_version = 2;
+	if (libxl_domain_config_from_json(ctx, &config, config_text))
+		rc = xen_error(err, -EBADMSG, "restore %s: its configuration", s->d.name);
+	xen_uuid_text(&config.c_info.uuid, uuid);
+	if (!rc && strcasecmp(uuid, s->d.uuid) != 0)
+		rc = err_set(err, -EXDEV, "restore %s: its configuration is that of %s", s->d.name, uuid);
+	if (!rc && libxl_domain_create_restore(ctx, &config, &domid, s->theirs, -1, &params, NULL, NULL))
+		rc = xen_error(err, -EIO, "restore %s", s->d.name);
+	if (!rc)
+		s->d.domid = domid;
+	libxl_domain_restore_params_dispose(&params);
+	libxl_domain_config_dispose(&config);
+	return rc;
+}
+
+static int restore(struct sink *s, struct err *err)
+{
+	struct json_object *preface = NULL, *config = NULL;
+	libxl_ctx *ctx = xen_ctx(err);
+	int rc = ctx ? xen_read_preface(s->theirs, &preface, err) : -ENODEV;
+
+	if (!rc && !json_object_object_get_ex(preface, "config", &config))
+		rc = err_set(err, -EBADMSG, "restore %s: its stream has no configuration", s->d.name);
+	if (!rc)
+		rc = restore_configured(s, ctx, json_object_to_json_string(config), err);
+	if (!rc && message_text(preface, "vtpm")[0])
+		rc = xen_bind_vtpm(ctx, s->d.domid, message_text(preface, "vtpm"), err);
+	json_object_put(preface);
+	return rc;
+}
+
+static void *run_restore(void *ctx)
+{
+	struct err err = {0};
+	struct sink *s = ctx;
+	int rc = restore(s, &err);
+
+	pthread_mutex_lock(&s->lock);
+	s->over = true;
+	s->rc = rc;
+	s->err = err;
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+static int sink_receive(void *m, int *stream, struct err *err)
+{
+	struct sink *s = m;
+	int fd[2], rc;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+		return err_sys(err, -errno, "make a stream for %s", s->d.name);
+	s->theirs = fd[0];
+	rc = pthread_create(&s->thread, NULL, run_restore, s);
+	if (rc) {
+		close(fd[1]);
+		return err_sys(err, -rc, "restore %s", s->d.name);
+	}
+	s->restoring = true;
+	*stream = fd[1];
+	return 0;
+}
+
+static int sink_ready(void *m, struct err *err)
+{
+	struct sink *s = m;
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	rc = !s->over ? 0 : s->rc ? err_set(err, s->rc, "%s", s->err.text) : 1;
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+static int sink_digest(void *m, char hex[65], struct err *err)
+{
+	return xen_domain_digest(&((struct sink *)m)->d, hex, err);
+}
+
+static int sink_go(void *m, struct err *err)
+{
+	struct sink *s = m;
+	libxl_ctx *ctx = xen_ctx(err);
+
+	if (!ctx)
+		return err ? err->code : -ENODEV;
+	if (!xen_domain_alive(&s->d))
+		return err_set(err, -ESRCH, "start %s: it is gone", s->d.name);
+	if (!xen_domain_runs(&s->d) && libxl_domain_unpause(ctx, s->d.domid, NULL))
+		return xen_error(err, -EIO, "start %s", s->d.name);
+	return 0;
+}
+
+static int sink_drop(void *m, struct json_object **receipt, struct err *err)
+{
+	struct sink *s = m;
+	int rc = 0;
+
+	end_restore(s);
+	if (s->mine && s->d.domid == UINT32_MAX)
+		xen_domain_find(s->d.uuid, &s->d, NULL); /* a restore that was broken off */
+	if (s->mine)
+		rc = xen_domain_destroy(&s->d, err);
+	*receipt = json_object_new_object();
+	message_add(*receipt, "member", s->is_vtpm ? "vtpm" : "vm");
+	message_add(*receipt, "what", s->mine ? "domain destroyed, its memory is freed and scrubbed"
+					      : "no domain was made");
+	message_add(*receipt, "uuid", s->d.uuid);
+	return rc;
+}
+
+static bool sink_alive(void *m)
+{
+	return xen_domain_alive(&((struct sink *)m)->d);
+}
+
+const struct pair_sink_ops xen_sink_ops = {
+	.open = sink_open,
+	.place = sink_place,
+	.launch = sink_launch,
+	.identify = sink_identify,
+	.receive = sink_receive,
+	.ready = sink_ready,
+	.digest = sink_digest,
+	.go = sink_go,
+	.drop = sink_drop,
+	.alive = sink_alive,
+	.close = sink_close,
+};
+#endif

@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Two Xen domains that leave: a driven pair. One engine (cump/engine.h) copies the memory of
+ * both by the union's bitmaps, over the hypervisor's dirty logs, and writes two standard
+ * streams; what is on the wire and on the other side is then as with any other member.
+ */
+#ifdef HAVE_XEN
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/units.h"
+#include "cump/engine.h"
+#include "drivers.h"
+#include "pair/message.h"
+#include "vm/xen.h"
+#include "xen.h"
+#include "xen_stream.h"
+
+#define ROUND_US 10000	  /* between the beginnings of two rounds */
+#define PAGE 4096u
+
+_Static_assert(CUMP_BATCH <= XEN_TYPES_MAX, "one question a batch");
+
+struct xen_pair;
+
+struct source {
+	struct xen_domain d;
+	enum cump_policy policy;
+	bool is_vtpm, was_running, logs_dirty;
+	struct xen_pair *pair;
+	unsigned index; /* in it: enum cump_member */
+	/* its memory */
+	xc_interface *xch;
+	xenforeignmemory_handle *fmem;
+	uint64_t pages;
+	xc_hypercall_buffer_t log; /* one bit a page */
+	size_t log_frames;
+	void *mapped;
+	size_t mapped_pages;
+	int theirs; /* the engine's end of the stream */
+	/* its stop */
+	pthread_t stopper;
+	struct err stop_err;
+	int stop_rc;
+	uint64_t stopped_us;
+	void (*on_stop)(void *ctx);
+	void *on_stop_ctx;
+};
+
+/* Both members and the engine that drives them; it goes with the last of them. */
+struct xen_pair {
+	struct source *member[CUMP_MEMBERS];
+	struct cump_engine *engine;
+	struct err err; /* of the engine's thread, once it is over */
+	pthread_t thread;
+	bool runs;
+	unsigned users;
+};
+
+/* ---- what the engine sees: a source ---- */
+
+static uint64_t engine_pages(void *ctx)
+{
+	return ((struct source *)ctx)->pages;
+}
+
+static int engine_present(void *ctx, uint64_t *there, struct err *err)
+{
+	struct source *s = ctx;
+
+	return xen_frames(s->xch, s->d.domid, s->pages, there, err);
+}
+
+static int read_log(struct source *s, unsigned how, unsigned mode, uint64_t *dirty, struct err *err)
+{
+	if (xc_logdirty_control(s->xch, s->d.domid, how, &s->log, s->pages, mode, NULL) !=
+	    (long long)s->pages)
+		return xen_error(err, -EIO, "read dirty log of %s", s->d.name);
+	memcpy(dirty, s->log.hbuf, (s->pages + 63) / 64 * 8);
+	return 0;
+}
+
+static int engine_peek(void *ctx, uint64_t *dirty, struct err *err)
+{
+	return read_log(ctx, XEN_DOMCTL_SHADOW_OP_PEEK, 0, dirty, err);
+}
+
+static int engine_clean(void *ctx, uint64_t *dirty, bool last, struct err *err)
+{
+	return read_log(ctx, XEN_DOMCTL_SHADOW_OP_CLEAN, last ? XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL : 0, dirty,
+			err);
+}
+
+static void engine_unmap(void *ctx)
+{
+	struct source *s = ctx;
+
+	if (s->mapped)
+		xenforeignmemory_unmap(s->fmem, s->mapped, s->mapped_pages);
+	s->mapped = NULL;
+}
+
+/* Map what has content; a frame that went away between the two calls comes later, if it is there again. */
+static int engine_map(void *ctx, const uint64_t *gfn, size_t n, struct cump_page *page, struct err *err)
+{
+	xen_pfn_t type[CUMP_BATCH], frame[CUMP_BATCH];
+	int failed[CUMP_BATCH];
+	struct source *s = ctx;
+	size_t with = 0;
+	int rc;
+
+	for (size_t i = 0; i < n; i++)
+		type[i] = gfn[i];
+	rc = xen_page_types(s->xch, s->d.domid, type, (unsigned)n, err);
+	for (size_t i = 0; !rc && i < n; i++) {
+		page[i] = (struct cump_page){gfn[i], (uint32_t)type[i], NULL};
+		if (xen_page_has_data((uint32_t)type[i]))
+			frame[with++] = gfn[i];
+	}
+	if (rc || !with)
+		return rc;
+	s->mapped = xenforeignmemory_map(s->fmem, s->d.domid, PROT_READ, with, frame, failed);
+	if (!s->mapped)
+		return err_sys(err, -errno, "map %zu pages of %s", with, s->d.name);
+	s->mapped_pages = with;
+	for (size_t i = 0, k = 0; i < n; i++) {
+		if (!xen_page_has_data(page[i].type))
+			continue;
+		if (failed[k])
+			page[i].type = CUMP_LATER;
+		page[i].data = (uint8_t *)s->mapped + k++ * PAGE;
+	}
+	return 0;
+}
+
+/* The configuration goes first: a libxl stream has none. */
+static int make_preface(struct source *s, struct json_object **preface, struct err *err)
+{
+	libxl_ctx *ctx = xen_ctx(err);
+	libxl_domain_config config;
+	char *text = NULL, vtpm[37] = "";
+	int rc = 0;
+
+	libxl_domain_config_init(&config);
+	if (!ctx || libxl_retrieve_domain_configuration(ctx, s->d.domid, &config, NULL))
+		rc = xen_error(err, -EIO, "read configuration of %s", s->d.name);
+	else
+		text = libxl_domain_config_to_json(ctx, &config);
+	libxl_domain_config_dispose(&config);
+	if (!rc && !text)
+		rc = err_set(err, -EIO, "read configuration of %s: libxl cannot tell it", s->d.name);
+	if (!rc)
+		rc = xen_vtpm_of(ctx, s->d.domid, vtpm, err);
+	if (!rc) {
+		*preface = json_object_new_object();
+		json_object_object_add(*preface, "config", json_tokener_parse(text));
+		message_add(*preface, "vtpm", vtpm);
+	}
+	free(text);
+	return rc;
+}
+
+static int engine_state(void *ctx, enum cump_state which, const struct cump_sink *sink,
+			enum cump_member member, struct err *err)
+{
+	struct json_object *preface = NULL;
+	struct xen_bytes b = {0};
+	struct source *s = ctx;
+	int rc = 0, failed;
+
+	if (which == CUMP_HEAD) {
+		rc = make_preface(s, &preface, err);
+		if (!rc)
+			rc = xen_put_head(&b, s->xch, s->d.domid, preface, err);
+		json_object_put(preface);
+	} else {
+		rc = xen_put_tail(&b, s->xch, s->d.domid, err);
+	}
+	if (!rc && !b.failed)
+		rc = sink->ops->state(sink->ctx, member, which, b.data, b.size, err);
+	failed = xen_bytes_free(&b);
+	return rc || !failed ? rc : err_set(err, failed, "write state of %s: out of memory", s->d.name);
+}
+
+static const struct cump_source_ops engine_source = {
+	.pages = engine_pages,
+	.present = engine_present,
+	.peek = engine_peek,
+	.clean = engine_clean,
+	.map = engine_map,
+	.unmap = engine_unmap,
+	.state = engine_state,
+};
+
+/* ---- what the engine sees: a sink, two streams ---- */
+
+/* Frames that are no more say nothing: the other side has none there either. */
+static int put_pages(void *ctx, enum cump_member member, const struct cump_page *page, size_t n,
+		     struct err *err)
+{
+	struct xen_pair *p = ctx;
+	struct cump_page there[CUMP_BATCH];
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (xen_page_exists(page[i].type))
+			there[kept++] = page[i];
+	return kept ? xen_write_pages(p->member[member]->theirs, there, kept, err) : 0;
+}
+
+static int put_state(void *ctx, enum cump_member member, enum cump_state which, const void *data, size_t n,
+		     struct err *err)
+{
+	struct xen_pair *p = ctx;
+	int rc = xen_write(p->member[member]->theirs, data, n, err);
+
+	if (!rc && which == CUMP_TAIL)
+		shutdown(p->member[member]->theirs, SHUT_WR);
+	return rc;
+}
+
+static const struct cump_sink_ops engine_sink = {put_pages, put_state};
+
+static void *run_engine(void *ctx)
+{
+	struct xen_pair *p = ctx;
+
+	cump_engine_run(p->engine, &p->err);
+	return NULL;
+}
+
+static void stop_engine(struct xen_pair *p)
+{
+	if (!p || !p->runs)
+		return;
+	cump_engine_abort(p->engine);
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		shutdown(p->member[i]->theirs, SHUT_RDWR);
+	pthread_join(p->thread, NULL);
+	p->runs = false;
+}
+
+/* ---- its memory ---- */
+
+static int open_memory(struct source *s, struct err *err)
+{
+	xen_pfn_t pages = 0;
+
+	if (xc_domain_nr_gpfns(s->xch, s->d.domid, &pages) < 0)
+		return xen_error(err, -EIO, "ask for the memory of %s", s->d.name);
+	s->pages = pages;
+	s->fmem = xenforeignmemory_open(NULL, 0);
+	if (!s->fmem)
+		return err_sys(err, -errno, "open foreign memory");
+	s->log = (xc_hypercall_buffer_t){.ubuf = (void *)-1};
+	s->log_frames = (pages / 8 + PAGE) / PAGE;
+	if (!xc__hypercall_buffer_alloc_pages(s->xch, &s->log, (int)s->log_frames))
+		return xen_error(err, -ENOMEM, "make a dirty log for %s", s->d.name);
+	return 0;
+}
+
+static void close_memory(struct source *s)
+{
+	engine_unmap(s);
+	if (s->log_frames)
+		xc__hypercall_buffer_free_pages(s->xch, &s->log, (int)s->log_frames);
+	s->log_frames = 0;
+	if (s->fmem)
+		xenforeignmemory_close(s->fmem);
+	s->fmem = NULL;
+}
+
+static int log_dirty(struct source *s, bool on, struct err *err)
+{
+	unsigned op = on ? XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY : XEN_DOMCTL_SHADOW_OP_OFF;
+
+	if (xc_shadow_control(s->xch, s->d.domid, op, NULL, 0) < 0) {
+		if (on && errno == EOPNOTSUPP)
+			return err_set(err, -EOPNOTSUPP, "move %s: this Xen cannot log what a domain of its "
+				       "kind writes (PV needs shadow paging)", s->d.name);
+		return xen_error(err, -EIO, "%s dirty log of %s", on ? "begin" : "end", s->d.name);
+	}
+	s->logs_dirty = on;
+	return 0;
+}
+
+/* ---- the member ---- */
+
+static void leave_pair(struct source *s)
+{
+	struct xen_pair *p = s->pair;
+
+	if (!p)
+		return;
+	stop_engine(p);
+	s->pair = NULL;
+	if (--p->users)
+		return;
+	cump_engine_free(p->engine);
+	free(p);
+}
+
+static void source_close(void *m)
+{
+	struct source *s = m;
+
+	leave_pair(s);
+	close_memory(s);
+	if (s->theirs >= 0)
+		close(s->theirs);
+	if (s->xch)
+		xc_interface_close(s->xch);
+	free(s);
+}
+
+static int source_open(struct json_object *where, void **m, struct err *err)
+{
+	struct source *s = calloc(1, sizeof(*s));
+	struct json_object *v;
+	int rc;
+
+	if (!s)
+		return err_set(err, -ENOMEM, "open domain: out of memory");
+	s->theirs = -1;
+	s->is_vtpm = !strcmp(message_text(where, "role"), "vtpm");
+	rc = xen_domain_find(message_text(where, "uuid"), &s->d, err);
+	if (!rc && !(s->xch = xen_control(err)))
+		rc = err ? err->code : -ENODEV;
+	if (rc) {
+		source_close(s);
+		return rc;
+	}
+	if (cump_policy_parse(message_text(where, "policy"), &s->policy))
+		s->policy = CUMP_INDEPENDENT;
+	s->d.verify = json_object_object_get_ex(where, "verify", &v) && json_object_get_boolean(v);
+	s->was_running = json_object_object_get_ex(where, "running", &v) ? json_object_get_boolean(v)
+									  : xen_domain_runs(&s->d);
+	*m = s;
+	return 0;
+}
+
+static struct json_object *source_where(void *m)
+{
+	struct json_object *o = json_object_new_object();
+	struct source *s = m;
+
+	message_add(o, "role", s->is_vtpm ? "vtpm" : "vm");
+	message_add(o, "uuid", s->d.uuid);
+	message_add(o, "policy", cump_policy_name(s->policy));
+	json_object_object_add(o, "running", json_object_new_boolean(s->was_running));
+	json_object_object_add(o, "verify", json_object_new_boolean(s->d.verify));
+	return o;
+}
+
+static int source_identify(void *m, struct pair_identity *id, struct err *err)
+{
+	struct source *s = m;
+
+	return xen_domain_identify(&s->d, s->is_vtpm, id, err);
+}
+
+/* One engine for both: the VM's operations and the vTPM's then mean their halves of it. */
+static int source_join(void *vm, void *vtpm, struct err *err)
+{
+	struct source *member[CUMP_MEMBERS] = {vm, vtpm};
+	struct cump_source source[CUMP_MEMBERS];
+	struct xen_pair *p = calloc(1, sizeof(*p));
+	struct cump_sink sink = {&engine_sink, p};
+	int rc = 0;
+
+	if (!p)
+		return err_set(err, -ENOMEM, "join pair: out of memory");
+	for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++) {
+		rc = open_memory(member[i], err);
+		source[i] = (struct cump_source){&engine_source, member[i]};
+		p->member[i] = member[i];
+	}
+	if (!rc)
+		rc = cump_engine_new(source, &sink, member[CUMP_VM]->policy, ROUND_US, &p->engine, err);
+	if (rc) {
+		free(p);
+		return rc;
+	}
+	p->users = CUMP_MEMBERS;
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
+		member[i]->pair = p;
+		member[i]->index = i;
+	}
+	return 0;
+}
+
+/* The engine runs when both have a stream. */
+static int source_start(void *m, int *stream, struct err *err)
+{
+	struct source *s = m;
+	struct xen_pair *p = s->pair;
+	int fd[2], rc = log_dirty(s, true, err);
+
+	if (rc)
+		return rc;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+		return err_sys(err, -errno, "make a stream for %s", s->d.name);
+	s->theirs = fd[0];
+	*stream = fd[1];
+	if (p->member[CUMP_VM]->theirs < 0 || p->member[CUMP_VTPM]->theirs < 0)
+		return 0;
+	rc = pthread_create(&p->thread, NULL, run_engine, p);
+	p->runs = !rc;
+	return rc ? err_sys(err, -rc, "start the engine") : 0;
+}
+
+static int source_estimate(void *m, struct pair_estimate *e, struct err *err)
+{
+	struct source *s = m;
+	struct cump_progress *p;
+	struct cump_stats st;
+
+	cump_engine_stats(s->pair->engine, &st);
+	p = &st.member[s->index];
+	e->driven = true;
+	e->phase = st.phase == CUMP_DONE ? PAIR_COMPLETED : st.phase == CUMP_FAILED ? PAIR_FAILED : PAIR_ACTIVE;
+	e->round = st.round;
+	e->total_bytes = p->pages * PAGE;
+	e->remaining_bytes = p->remaining * PAGE;
+	e->normal_pages = p->sent - p->empty;
+	e->deferred_pages = p->deferred;
+	if (e->phase == PAIR_FAILED)
+		err_set(err, 0, "%s", s->pair->err.text);
+	return 0;
+}
+
+static int source_fd(void *m)
+{
+	(void)m;
+	return -1;
+}
+
+static void source_poll(void *m)
+{
+	(void)m;
+}
+
+static void source_tighten(void *m, bool tight)
+{
+	(void)m, (void)tight;
+}
+
+static void source_on_stop(void *m, void (*fn)(void *ctx), void *ctx)
+{
+	(void)m, (void)fn, (void)ctx; /* a domain does not stop by itself because of us */
+}
+
+/* The guest itself must bring its devices to rest; it takes as long as it takes. */
+static void *stop_domain(void *ctx)
+{
+	struct source *s = ctx;
+	libxl_ctx *xl = xen_ctx(&s->stop_err);
+
+	if (!xl)
+		s->stop_rc = s->stop_err.code;
+	else if (libxl_domain_suspend_only(xl, s->d.domid, NULL))
+		s->stop_rc = xen_error(&s->stop_err, -EIO, "suspend %s", s->d.name);
+	s->stopped_us = units_realtime_us();
+	return NULL;
+}
+
+static int source_stop_begin(void *m, struct err *err)
+{
+	struct source *s = m;
+	int rc;
+
+	s->stop_rc = 0;
+	rc = pthread_create(&s->stopper, NULL, stop_domain, s);
+	return rc ? err_sys(err, -rc, "suspend %s", s->d.name) : 0;
+}
+
+static int source_stop_end(void *m, uint64_t *when_us, struct err *err)
+{
+	struct source *s = m;
+
+	pthread_join(s->stopper, NULL);
+	*when_us = s->stopped_us;
+	return s->stop_rc ? err_set(err, s->stop_rc, "%s", s->stop_err.text) : 0;
+}
+
+static int source_finish(void *m, struct err *err)
+{
+	(void)err;
+	cump_engine_finish(((struct source *)m)->pair->engine); /* of either: it is the same one */
+	return 0;
+}
+
+static int source_digest(void *m, char hex[65], struct err *err)
+{
+	return xen_domain_digest(&((struct source *)m)->d, hex, err);
+}
+
+static int source_resume(void *m, struct err *err)
+{
+	struct source *s = m;
+	libxl_ctx *ctx = xen_ctx(err);
+
+	stop_engine(s->pair);
+	if (!ctx)
+		return err ? err->code : -ENODEV;
+	log_dirty(s, false, NULL);
+	if (!xen_domain_suspended(&s->d))
+		return xen_domain_alive(&s->d) ? 0 : err_set(err, -ESRCH, "resume %s: it is gone", s->d.name);
+	if (libxl_domain_resume(ctx, s->d.domid, 1, NULL))
+		return xen_error(err, -EIO, "resume %s", s->d.name);
+	return 0;
+}
+
+static int source_release(void *m, struct json_object **receipt, struct err *err)
+{
+	struct source *s = m;
+	int rc = xen_domain_destroy(&s->d, err);
+
+	*receipt = json_object_new_object();
+	message_add(*receipt, "member", s->is_vtpm ? "vtpm" : "vm");
+	message_add(*receipt, "what", "domain destroyed, its memory is freed and scrubbed");
+	message_add_number(*receipt, "domid", s->d.domid);
+	json_object_object_add(*receipt, "ok", json_object_new_boolean(!rc));
+	return rc;
+}
+
+static bool source_runs(void *m)
+{
+	return xen_domain_runs(&((struct source *)m)->d);
+}
+
+const struct pair_source_ops xen_source_ops = {
+	.open = source_open,
+	.where = source_where,
+	.identify = source_identify,
+	.join = source_join,
+	.start = source_start,
+	.estimate = source_estimate,
+	.fd = source_fd,
+	.poll = source_poll,
+	.tighten = source_tighten,
+	.on_stop = source_on_stop,
+	.stop_begin = source_stop_begin,
+	.stop_end = source_stop_end,
+	.finish = source_finish,
+	.digest = source_digest,
+	.resume = source_resume,
+	.release = source_release,
+	.runs = source_runs,
+	.close = source_close,
+};
+#endif

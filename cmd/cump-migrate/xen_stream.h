@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The stream of one Xen domain: what libxl_domain_create_restore takes (docs/specs/
+ * libxl-migration-stream.pandoc, version 2, around libxc-migration-stream.pandoc, version 3), behind a
+ * preface of ours, because a libxl stream does not carry the domain's configuration. For PVH domains, and HVM
+ * ones without a device model: their frames map one to one.
+ */
+#ifndef CUMP_XEN_STREAM_H
+#define CUMP_XEN_STREAM_H
+
+#ifdef HAVE_XEN
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <json-c/json.h>
+
+#include "base/err.h"
+#include "cump/engine.h"
+#include "vm/xen.h"
+
+#define XEN_PREFACE_MAX (1u << 20)
+
+/* Our preface: magic, length, JSON {"config": libxl's JSON as an object, "vtpm": uuid of its vTPM}. */
+struct xen_preface {
+	char magic[8]; /* "UVMXEN01" */
+	uint32_t length, reserved;
+};
+#define XEN_PREFACE_MAGIC "UVMXEN01"
+_Static_assert(sizeof(struct xen_preface) == 16, "wire");
+
+/* Into a buffer for the source's HEAD and TAIL; grows, never fails: xen_bytes_free says whether it did. */
+struct xen_bytes {
+	uint8_t *data;
+	size_t size, room;
+	bool failed;
+};
+int xen_bytes_free(struct xen_bytes *b); /* 0 or -ENOMEM */
+
+/* The preface, all headers and the domain's CPU policy: what stands before its first page. */
+int xen_put_head(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct json_object *preface,
+		 struct err *err);
+/* TSC, processors and devices, parameters, both ENDs: what stands behind its last page. */
+int xen_put_tail(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err);
+
+/* One PAGE_DATA record of @n ≤ CUMP_BATCH pages to @fd, a socket. -EPIPE, … */
+int xen_write_pages(int fd, const struct cump_page *page, size_t n, struct err *err);
+int xen_write(int fd, const void *data, size_t n, struct err *err);
+
+/* Read the preface from @fd; the rest is libxl's. Caller owns *@preface. -EBADMSG, -EMSGSIZE. */
+int xen_read_preface(int fd, struct json_object **preface, struct err *err);
+
+/* Whether pages of this type (XEN_DOMCTL_PFINFO_*) are there at all, and have content. */
+bool xen_page_exists(uint32_t type);
+bool xen_page_has_data(uint32_t type);
+
+#endif
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/* Xen's libraries, for the drivers that use them; only where the build has them (HAVE_XEN). */
+#ifndef VM_XEN_H
+#define VM_XEN_H
+
+#ifdef HAVE_XEN
+/* Their headers need each other in this order. */
+#include <stdbool.h>
+#include <libxl.h>
+#include <libxl_utils.h>
+#include <xenctrl.h>
+#include <xenforeignmemory.h>
+#include <xenguest.h>
+#include <xen/hvm/params.h>
+
+#include "base/err.h"
+
+/*
+ * The process's one libxl context, made at the first call; any thread may use it. NULL with @err
+ * where no Xen runs (-ENODEV) or it may not be used (-EACCES). It reaps only its own children.
+ */
+libxl_ctx *xen_ctx(struct err *err);
+
+/* An xc_interface of the caller's own (xc_interface_close), which logs where xen_ctx's does; NULL with @err. */
+xc_interface *xen_control(struct err *err);
+
+/*
+ * Fill @err with the text, and behind it what Xen's libraries said last in this thread (its
+ * errors are words on a log, not numbers); returns @code.
+ */
+int xen_error(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/*
+ * The types of frames (XEN_DOMCTL_PFINFO_*), in place of their numbers; at most XEN_TYPES_MAX. One that is no RAM of
+ * the domain's own (a hole, a page of the hypervisor's) is XTAB. -EIO. XEN_DOMCTL_getpageframeinfo3.
+ */
+#define XEN_TYPES_MAX 1024u
+int xen_page_types(xc_interface *xch, uint32_t domid, xen_pfn_t *frame, unsigned n, struct err *err);
+
+/*
+ * Which of frames 0 … @frames - 1 the domain has, into @there (words of 64, all 0 before): RAM of its own, not holes. The
+ * address space of a small domain is a gigabyte of RAM, a few pages below 4 GiB, and nothing else: it is looked
+ * at from both ends, until as many were found as the domain owns.
+ */
+int xen_frames(xc_interface *xch, uint32_t domid, uint64_t frames, uint64_t *there, struct err *err);
+
+/* A uuid as "xxxxxxxx-xxxx-…"; from text: -EINVAL. */
+void xen_uuid_text(const libxl_uuid *uuid, char text[37]);
+
+/* The domain with this uuid (text), UINT32_MAX: none. */
+uint32_t xen_find_uuid(libxl_ctx *ctx, const char *uuid);
+
+/*
+ * The uuid of the vTPM that domain @domid uses, "" if none: of its vtpm device (its backend's word and the list's must
+ * agree, else -EXDEV), or, for a vTPM that is reached in another way, what the host's administrator wrote to xenstore
+ * at /vm/UUID/util-vm/vtpm-uuid, which no guest can write.
+ */
+int xen_vtpm_of(libxl_ctx *ctx, uint32_t domid, char uuid[37], struct err *err);
+
+/* Write that node, for a domain that came here. */
+int xen_bind_vtpm(libxl_ctx *ctx, uint32_t domid, const char *uuid, struct err *err);
+
+#endif
+#endif
