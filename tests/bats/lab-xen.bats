@@ -15,7 +15,7 @@ setup() {
 }
 
 teardown() {
-	[ -z "$hosts" ] || tests/lab/run stop --dir "$hosts"
+	[ -z "$hosts" ] || { tests/lab/run stop --dir "$hosts" && rm -rf "$hosts"; }
 }
 
 start_hosts() { # KIND
