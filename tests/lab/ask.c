@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * ask: a shell script's hand on the unix sockets of a lab guest.
- *	ask ctl SOCKET LINE	a line to the guest's control port; prints the answer, exits by its status
+ *	ask ctl SOCKET LINE	a line to the guest's control port; prints the answer, exits by its status.
+ *				A terminal in place of SOCKET is a console, which the guest's own words go to
+ *				as well: they are passed over, and a guest that is not up yet is waited for
  *	ask qmp SOCKET WORD…	each in order: {…} is a QMP command, whose return value it prints;
  *				@EVENT or @EVENT:TEXT waits for that event (with TEXT in its line) and
  *				prints it; events that came before are kept, so that none is missed.
@@ -9,15 +11,20 @@
  * 124: no answer within 60 s (ASK_TIMEOUT, in seconds). 4: cannot, or QEMU says error.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,7 +69,7 @@ static void put(const char *text)
 	size_t n = strlen(text);
 
 	while (n) {
-		ssize_t done = send(fd, text, n, MSG_NOSIGNAL);
+		ssize_t done = write(fd, text, n);
 
 		if (done < 0 && errno != EINTR)
 			fail(4, "write: %s", strerror(errno));
@@ -108,6 +115,39 @@ static char *get(void)
 			fail(4, "the other end closed");
 		used = 0;
 		have = (size_t)got;
+	}
+}
+
+static bool is_terminal(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISCHR(st.st_mode);
+}
+
+/* One at a time on a console. What is there already was for nobody, or for one who gave up. */
+static void open_console(const char *path)
+{
+	struct termios t;
+	char ask[64], want[64];
+
+	fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || flock(fd, LOCK_EX) || tcgetattr(fd, &t))
+		fail(4, "open %s: %s", path, strerror(errno));
+	cfmakeraw(&t);
+	tcsetattr(fd, TCSANOW, &t);
+	snprintf(ask, sizeof(ask), "sync %d-%lld\n", getpid(), (long long)now_ms());
+	snprintf(want, sizeof(want), "synced %.*s", (int)strlen(ask) - 6, ask + 5);
+	put(ask);
+	for (bool synced = false;;) {
+		char *line = get();
+
+		if (!strncmp(line, "lab: FAILED", 11) || strstr(line, "Kernel panic"))
+			fail(4, "%s", line);
+		if (synced && !strcmp(line, "ok"))
+			return;
+		synced |= !strcmp(line, want);
+		free(line);
 	}
 }
 
@@ -197,15 +237,19 @@ int main(int argc, char **argv)
 {
 	const char *timeout = getenv("ASK_TIMEOUT");
 
+	signal(SIGPIPE, SIG_IGN);
 	deadline_ms = now_ms() + (timeout ? atoi(timeout) : 60) * INT64_C(1000);
 	if (argc == 4 && !strcmp(argv[1], "ctl")) {
-		connect_to(argv[2]);
+		if (is_terminal(argv[2]))
+			open_console(argv[2]);
+		else
+			connect_to(argv[2]);
 		return ctl(argv[3]);
 	}
 	if (argc > 3 && !strcmp(argv[1], "qmp")) {
 		connect_to(argv[2]);
 		return qmp(argv + 3);
 	}
-	fputs("usage: ask ctl SOCKET LINE | ask qmp SOCKET {COMMAND}|@EVENT…\n", stderr);
+	fputs("usage: ask ctl SOCKET|TERMINAL LINE | ask qmp SOCKET {COMMAND}|@EVENT…\n", stderr);
 	return 2;
 }
