@@ -22,12 +22,13 @@
 
 static __thread char last_words[200];
 
-static void on_message(xentoollog_logger *logger, xentoollog_level level, int errnoval,
-		       const char *context, const char *format, va_list al)
+static void __attribute__((format(printf, 5, 0)))
+on_message(xentoollog_logger *from, xentoollog_level level, int errnoval, const char *context,
+	   const char *format, va_list al)
 {
 	char line[512];
 
-	(void)logger;
+	(void)from;
 	vsnprintf(line, sizeof(line), format, al);
 	line[strcspn(line, "\n")] = '\0';
 	if (level >= XTL_ERROR) {
@@ -38,15 +39,15 @@ static void on_message(xentoollog_logger *logger, xentoollog_level level, int er
 	log_trace("%s: %s", context ? context : "xen", line);
 }
 
-static void on_progress(xentoollog_logger *logger, const char *context, const char *doing, int percent,
+static void on_progress(xentoollog_logger *from, const char *context, const char *doing, int percent,
 			unsigned long done, unsigned long total)
 {
-	(void)logger, (void)context, (void)doing, (void)percent, (void)done, (void)total;
+	(void)from, (void)context, (void)doing, (void)percent, (void)done, (void)total;
 }
 
-static void on_destroy(xentoollog_logger *logger)
+static void on_destroy(xentoollog_logger *from)
 {
-	(void)logger;
+	(void)from;
 }
 
 static xentoollog_logger logger = {on_message, on_progress, on_destroy};
@@ -111,7 +112,7 @@ int xen_page_types(xc_interface *xch, uint32_t domid, xen_pfn_t *frame, unsigned
 		return xen_error(err, -ENOMEM, "read page types of domain %u", domid);
 	memcpy(list, frame, n * sizeof(*list));
 	op.u.getpageframeinfo3.num = n;
-	set_xen_guest_handle(op.u.getpageframeinfo3.array, list);
+	set_xen_guest_handle_raw(op.u.getpageframeinfo3.array, list);
 	rc = xc_domctl(xch, &op);
 	memcpy(frame, list, n * sizeof(*list));
 	xc_hypercall_buffer_free(xch, list);
