@@ -91,7 +91,9 @@ violations() { # between two readings: NAME
 	assert_equal "$(cat "$seen/pid.ping")" pong
 }
 
+# bats test_tags=long
 @test "watch: a reset is named, and filled again" {
+	tests/lab/run kvm --mem 2G --timeout 900 --out "$seen" -- tests/bats/helpers/eptfill-watch-lab "$seen" ${size}M 3>&-
 	show watch
 	run -0 jq -r 'select(.event == "undone") | .cause' "$seen/watch"
 	assert_line --partial 'reset'
@@ -117,6 +119,7 @@ violations() { # between two readings: NAME
 	assert_equal "$(get huge '.mapped_bytes >= .slots_bytes')" true
 }
 
+# bats test_tags=long
 @test "the kernel before 6.11: host memory, said so, status 1" {
 	tests/lab/build-host 6.1 3>&-
 	run -0 tests/lab/run kvm --kernel 6.1 -- sh -c '
