@@ -6,7 +6,7 @@ bats_require_minimum_version 1.8.0
 bats_load_library bats-support
 bats_load_library bats-assert
 
-# bats file_tags=lab
+# bats file_tags=lab,long
 
 setup_file() {
 	cd "$BATS_TEST_DIRNAME/../.."
@@ -91,7 +91,6 @@ violations() { # between two readings: NAME
 	assert_equal "$(cat "$seen/pid.ping")" pong
 }
 
-# bats test_tags=long
 @test "watch: a reset is named, and filled again" {
 	tests/lab/run kvm --mem 2G --timeout 900 --out "$seen" -- tests/bats/helpers/eptfill-watch-lab "$seen" ${size}M 3>&-
 	show watch
@@ -119,7 +118,6 @@ violations() { # between two readings: NAME
 	assert_equal "$(get huge '.mapped_bytes >= .slots_bytes')" true
 }
 
-# bats test_tags=long
 @test "the kernel before 6.11: host memory, said so, status 1" {
 	tests/lab/build-host 6.1 3>&-
 	run -0 tests/lab/run kvm --kernel 6.1 -- sh -c '
@@ -133,7 +131,6 @@ violations() { # between two readings: NAME
 	assert_equal "$(grep '^{' <<<"$output" | jq '.resident_bytes >= .memory_bytes')" true
 }
 
-# bats test_tags=long
 @test "the bench's table, of guests of 512 MiB" {
 	run -0 bench/eptfill
 	echo "$output" >&3
