@@ -32,7 +32,7 @@ struct xen_pair;
 struct source {
 	struct xen_domain d;
 	enum cump_policy policy;
-	bool is_vtpm, was_running, logs_dirty;
+	bool is_vtpm, was_running;
 	struct xen_pair *pair;
 	unsigned index; /* in it: enum cump_member */
 	/* its memory */
@@ -286,7 +286,6 @@ static int log_dirty(struct source *s, bool on, struct err *err)
 				       "kind writes (PV needs shadow paging)", s->d.name);
 		return xen_error(err, -EIO, "%s dirty log of %s", on ? "begin" : "end", s->d.name);
 	}
-	s->logs_dirty = on;
 	return 0;
 }
 

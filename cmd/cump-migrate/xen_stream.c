@@ -253,16 +253,6 @@ int xen_put_tail(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct 
 
 /* ---- pages ---- */
 
-bool xen_page_exists(uint32_t type)
-{
-	return type != XEN_DOMCTL_PFINFO_XTAB && type != XEN_DOMCTL_PFINFO_BROKEN;
-}
-
-bool xen_page_has_data(uint32_t type)
-{
-	return xen_page_exists(type) && type != XEN_DOMCTL_PFINFO_XALLOC;
-}
-
 static int write_all(int fd, struct iovec *iov, size_t count, struct err *err)
 {
 	while (count) {

@@ -49,9 +49,5 @@ int xen_write(int fd, const void *data, size_t n, struct err *err);
 /* Read the preface from @fd; the rest is libxl's. Caller owns *@preface. -EBADMSG, -EMSGSIZE. */
 int xen_read_preface(int fd, struct json_object **preface, struct err *err);
 
-/* Whether pages of this type (XEN_DOMCTL_PFINFO_*) are there at all, and have content. */
-bool xen_page_exists(uint32_t type);
-bool xen_page_has_data(uint32_t type);
-
 #endif
 #endif

@@ -176,7 +176,7 @@ static struct sdf_stream *begin(struct sdf_session *s, enum sdf_stream_kind kind
 	return NULL;
 }
 
-/* With a public key: SM3 over Z and the message (GB/T 32918.2), all of it asked for now. */
+/* With a public key: SM3 over Z and the message (GB/T 32918.2), asked of the card at once. */
 static uint32_t hash_begin(struct sdf_session *s, uint32_t alg, const ECCrefPublicKey *pub,
 			   const uint8_t *id, uint32_t id_len)
 {

@@ -119,6 +119,16 @@ int xen_page_types(xc_interface *xch, uint32_t domid, xen_pfn_t *frame, unsigned
 	return rc ? xen_error(err, -EIO, "read page types of domain %u", domid) : 0;
 }
 
+bool xen_page_exists(uint32_t type)
+{
+	return type != XEN_DOMCTL_PFINFO_XTAB && type != XEN_DOMCTL_PFINFO_BROKEN;
+}
+
+bool xen_page_has_data(uint32_t type)
+{
+	return xen_page_exists(type) && type != XEN_DOMCTL_PFINFO_XALLOC;
+}
+
 /* Frames @from … of one question; how many there are, or -EIO. */
 static int look_at(xc_interface *xch, uint32_t domid, uint64_t from, uint64_t frames, uint64_t *there,
 		   struct err *err)
@@ -131,7 +141,7 @@ static int look_at(xc_interface *xch, uint32_t domid, uint64_t from, uint64_t fr
 		type[i] = from + i;
 	rc = xen_page_types(xch, domid, type, n, err);
 	for (unsigned i = 0; !rc && i < n; i++)
-		if (type[i] != XEN_DOMCTL_PFINFO_XTAB && type[i] != XEN_DOMCTL_PFINFO_BROKEN) {
+		if (xen_page_exists((uint32_t)type[i])) {
 			there[(from + i) / 64] |= 1ull << (from + i) % 64;
 			found++;
 		}

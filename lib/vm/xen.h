@@ -37,6 +37,10 @@ int xen_error(struct err *err, int code, const char *fmt, ...) __attribute__((fo
 #define XEN_TYPES_MAX 1024u
 int xen_page_types(xc_interface *xch, uint32_t domid, xen_pfn_t *frame, unsigned n, struct err *err);
 
+/* Whether pages of this type (XEN_DOMCTL_PFINFO_*) are there at all, and have content. */
+bool xen_page_exists(uint32_t type);
+bool xen_page_has_data(uint32_t type);
+
 /*
  * Which of frames 0 … @frames - 1 the domain has, into @there (words of 64, all 0 before): RAM of its own, not holes. The
  * address space of a small domain is a gigabyte of RAM, a few pages below 4 GiB, and nothing else: it is looked
