@@ -37,6 +37,16 @@ summary() {
 }
 
 # bats test_tags=lab
+@test "lab: KVM itself counted: unpinned vCPUs enter their guest on both CPUs, each pinned one on its own" {
+	echo "# entries (TID CPU TIMES) unpinned: $(tr '\n' ';' <"$got/unpinned-entries") pinned: $(tr '\n' ';' <"$got/pinned-entries")" >&3
+	run -0 awk '{ cpus[$1]++ } END { for (t in cpus) { n++; moved += cpus[t] > 1 } print n, (moved > 0) }' "$got/unpinned-entries"
+	assert_output '2 1'
+	# The CPU of each vCPU's thread as it was pinned is the only one.
+	jq -r 'select(.role == "vcpu") | "\(.tid) \(.cpus)"' "$got/shown" | sort >"$got/vcpus-pinned"
+	run -0 diff "$got/vcpus-pinned" <(cut -d' ' -f1,2 "$got/pinned-entries" | sort)
+}
+
+# bats test_tags=lab
 @test "lab: KVM's own threads and vhost's are pinned with the others" {
 	for role in main vcpu iothread rcu nx-lpage pit vhost; do
 		run -0 jq -ers --arg r "$role" '[.[] | select(.role == $r) | .cpus] | length > 0 and all(test("^[01]$"))' "$got/shown"
