@@ -26,6 +26,7 @@
 #define CHUNK_MAX (1ull << 30)
 #define GIB (1ull << 30)
 #define STOP_MS 5000   /* a thread that does not come out by then is left alone */
+#define LATE_US 50000  /* beyond twice a stall: a call that takes so long hangs */
 #define TRIES_MAX 100  /* EAGAIN, EOPNOTSUPP: they pass, or they don't */
 #define ENOTSUPP_NR 524
 
@@ -40,8 +41,9 @@ struct worker {
 	struct inject_thread *t;
 	const struct kvm_vcpu *vcpu;
 	struct vm_slot piece;
-	bool has_piece, busy, out;
-	uint64_t rest_until, out_since, call_since;
+	bool has_piece, busy;
+	struct fill_share share;
+	uint64_t rest_until, call_since;
 	uint64_t chunk;	   /* bytes that fit into a stall */
 	uint64_t least_us; /* the shortest call: what one costs by itself */
 	unsigned tries;
@@ -327,7 +329,6 @@ static void back_to_guest(struct filler *f, struct worker *w, uint64_t extra_us)
 		f->failed = f->failed ? f->failed : -EIO;
 		return;
 	}
-	w->out = false;
 	now = units_now_us();
 	away = now - w->t->asked_us;
 	w->rest_until = now + extra_us + away * (100 - f->opts->duty_percent) / f->opts->duty_percent;
@@ -335,6 +336,7 @@ static void back_to_guest(struct filler *f, struct worker *w, uint64_t extra_us)
 		f->report->longest_stall_us = w->t->longest_us;
 		f->report->longest_vcpu = w->vcpu->id;
 	}
+	w->share.longest_stall_us = w->t->longest_us;
 }
 
 /* How much fits into a stall, by what the last call did, beyond what any call costs. */
@@ -397,6 +399,7 @@ static bool pre_faulted(struct filler *f, struct worker *w)
 	if (!rc && p.size <= w->piece.size) {
 		done = w->piece.size - p.size;
 		f->report->second_bytes += done;
+		w->share.bytes += done;
 		w->piece.gpa += done;
 		w->piece.size -= done;
 		w->has_piece = w->piece.size != 0;
@@ -413,6 +416,8 @@ static bool pre_faulted(struct filler *f, struct worker *w)
 		return true;
 	if ((rc == -EAGAIN || rc == -EOPNOTSUPP || rc == -EFAULT) && ++w->tries < TRIES_MAX)
 		return true;
+	if (!rc) /* more is left than there was: it is not the struct that we know */
+		rc = -EPROTO;
 	if (!f->failed)
 		f->failed = err_set(f->err, rc == -EINVAL || rc == -ENOTTY ? -ENOTTY : (int)rc,
 				    "second level at 0x%" PRIx64 ": %s", w->piece.gpa,
@@ -436,8 +441,8 @@ static void vcpu_event(struct filler *f, struct worker *w)
 	if (w->busy) {
 		back = pre_faulted(f, w);
 	} else {
-		w->out = true;
 		f->report->stops++;
+		w->share.stops++;
 	}
 	if (!back && take_piece(f, w, w->chunk, HUGE_2M))
 		call_pre_fault(f, w);
@@ -456,7 +461,28 @@ static bool work_left(const struct filler *f, const struct worker *w)
 	return w->has_piece || vm_slots_next(f->slots, &slot, &offset, 4096, 4096, &piece);
 }
 
-/* Ask those out who have rested; how long until the next has, in ms. -1: nothing is left to do. */
+/*
+ * Until a call is late, in ms; a late one is interrupted, and what it did until then counts. It may
+ * never end by itself: KVM tries a page of a memslot that is being deleted again and again, while
+ * who deletes it waits for the call (kvm_tdp_map_page, kvm_swap_active_memslots of Linux 6.12; later
+ * ones answer EAGAIN).
+ */
+static int until_late(struct filler *f, struct worker *w, uint64_t now)
+{
+	uint64_t late = w->call_since + 2 * f->opts->stall_us + LATE_US;
+
+	if (now < late)
+		return (int)((late - now + 999) / 1000);
+	inject_interrupt(w->t, NULL);
+	w->call_since = now;
+	f->report->interrupted++;
+	return LATE_US / 1000;
+}
+
+/*
+ * Ask those out who have rested, hurry those who are late; how long until the next will be either, in
+ * ms. -1: nothing is left to do.
+ */
 static int ask_out(struct filler *f)
 {
 	uint64_t now = units_now_us();
@@ -475,6 +501,8 @@ static int ask_out(struct filler *f)
 				inject_stop(w->t, f->err);
 			else
 				ms = (int)((w->rest_until - now + 999) / 1000);
+		} else if (w->t->state == INJECT_CALLING) {
+			ms = until_late(f, w, now);
 		}
 		if (wait_ms < 0 || ms < wait_ms)
 			wait_ms = ms;
@@ -501,6 +529,16 @@ static int run_vcpus(struct filler *f)
 	return rc < 0 ? rc : f->failed;
 }
 
+static void keep_shares(struct filler *f)
+{
+	f->report->shares = calloc(f->n_workers, sizeof(*f->report->shares));
+	for (size_t i = 0; f->report->shares && i < f->n_workers; i++) {
+		f->report->shares[i] = f->workers[i].share;
+		f->report->shares[i].vcpu = f->workers[i].vcpu->id;
+		f->report->n_shares++;
+	}
+}
+
 static int fill_second(struct filler *f, const struct vm_slots *guest)
 {
 	struct vm_slot whole[2] = {{.gpa = 0, .size = 4 * GIB},
@@ -519,6 +557,7 @@ static int fill_second(struct filler *f, const struct vm_slots *guest)
 	rc = run_vcpus(f);
 	f->slots = NULL;
 	f->report->second_us = units_now_us() - begun;
+	keep_shares(f);
 	if (rc)
 		return rc;
 	if (f->report->cancelled)
@@ -552,4 +591,11 @@ int fill_run(pid_t pid, const struct kvm *kvm, const struct vm_slots *host,
 	inject_close(f.in);
 	free(f.workers);
 	return rc;
+}
+
+void fill_report_free(struct fill_report *report)
+{
+	free(report->shares);
+	report->shares = NULL;
+	report->n_shares = 0;
 }

@@ -62,6 +62,7 @@ static int (*real_ioctl)(int, unsigned long, ...);
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static atomic_bool pending; /* something to fill, now or when it has settled */
+static atomic_uint changing; /* memslots are being changed: nobody may be in a pre-fault */
 
 /* Under the lock: */
 static struct region regions[SLOTS_MAX];
@@ -70,6 +71,7 @@ static pid_t vcpu_tids[VCPUS_MAX];
 static unsigned n_vcpus, active, helped;
 static int vm_fd = -1;
 static bool can_pre_fault, quirk_off, has_vfio, host_done, second_begun, watching;
+static bool cut; /* the second level's fill was broken off: all of it again */
 static uint64_t disabled_quirks, change_us, begun_us, host_us;
 static uint64_t cursor_bytes, filled_bytes, host_bytes;
 static unsigned cursor;
@@ -231,6 +233,15 @@ static void host_phase(void)
 static void finish(void)
 {
 	phase = IDLE;
+	if (cut) {
+		cut = false;
+		for (unsigned i = 0; i < n_regions; i++)
+			regions[i].mapped = false;
+		change_us = now_us();
+		atomic_store(&pending, true);
+		pthread_cond_broadcast(&changed);
+		return;
+	}
 	fills++;
 	say(fills > 1, "%llu MiB mapped%s: host memory %llu MiB in %llu ms, second level in %llu ms by %u vCPUs, "
 	    "%u memslots deleted so far",
@@ -243,6 +254,10 @@ static void finish(void)
 
 static bool second_piece(struct pre_fault *p)
 {
+	if (atomic_load(&changing)) {
+		cut = true;
+		return false;
+	}
 	while (cursor < n_regions && (regions[cursor].mapped || cursor_bytes >= regions[cursor].size)) {
 		if (cursor_bytes)
 			regions[cursor].mapped = true;
@@ -262,7 +277,7 @@ static bool second_piece(struct pre_fault *p)
 /* False: KVM will not. */
 static bool pre_fault(int vcpu_fd, struct pre_fault *p)
 {
-	for (unsigned tries = 0; p->size && tries < 100;) {
+	for (unsigned tries = 0; p->size && tries < 100 && !atomic_load(&changing);) {
 		uint64_t before = p->size;
 
 		if (!real_ioctl(vcpu_fd, PRE_FAULT_MEMORY, p)) {
@@ -273,6 +288,8 @@ static bool pre_fault(int vcpu_fd, struct pre_fault *p)
 			return true;
 		if (errno != EINTR && errno != EAGAIN)
 			return false;
+		if (atomic_load(&changing))
+			return true;
 		tries++;
 	}
 	return true;
@@ -292,6 +309,7 @@ static void second_phase(int vcpu_fd)
 		will = pre_fault(vcpu_fd, &p);
 		pthread_mutex_lock(&lock);
 		filled_bytes += size - p.size;
+		cut = cut || atomic_load(&changing);
 		if (!will) {
 			say(-1, "second level: %s: left to the guest's own violations", strerror(errno));
 			can_pre_fault = false;
@@ -300,6 +318,7 @@ static void second_phase(int vcpu_fd)
 	}
 	if (!--active && phase == SECOND)
 		finish();
+	pthread_cond_broadcast(&changed);
 }
 
 /* Nothing else must change KVM's view between its first look and the fill. */
@@ -428,6 +447,36 @@ static void first_run_of_thread(void)
 
 /* --- what goes by --- */
 
+/*
+ * A pre-fault of a page whose memslot is being deleted spins in the kernel, while who deletes it
+ * waits for the pre-fault's end (kvm_tdp_map_page, kvm_swap_active_memslots of Linux 6.12): all come
+ * out first. Who calls this is in none. What they leave is filled when it has settled.
+ */
+static void begin_change(void)
+{
+	struct timespec ts;
+
+	atomic_fetch_add(&changing, 1);
+	pthread_mutex_lock(&lock);
+	while (active) {
+		for (unsigned i = 0; i < n_vcpus; i++)
+			syscall(SYS_tgkill, getpid(), vcpu_tids[i], KICK);
+		clock_gettime(CLOCK_REALTIME, &ts);
+		ts.tv_nsec += 2000000;
+		if (ts.tv_nsec >= 1000000000) {
+			ts.tv_nsec -= 1000000000;
+			ts.tv_sec++;
+		}
+		pthread_cond_timedwait(&changed, &lock, &ts);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static void end_change(void)
+{
+	atomic_fetch_sub(&changing, 1);
+}
+
 static void took_region(const struct kvm_userspace_memory_region *r)
 {
 	unsigned i;
@@ -476,6 +525,7 @@ static void took_capability(struct kvm_enable_cap *cap)
 
 int ioctl(int fd, unsigned long request, ...)
 {
+	bool change;
 	va_list ap;
 	void *arg;
 	int rc;
@@ -493,13 +543,18 @@ int ioctl(int fd, unsigned long request, ...)
 	} else if (request == KVM_ENABLE_CAP && fd == vm_fd && arg) {
 		took_capability(arg);
 	}
+	change = fd == vm_fd &&
+		 (request == KVM_SET_USER_MEMORY_REGION || request == SET_USER_MEMORY_REGION2);
+	if (change)
+		begin_change();
 	rc = real_ioctl(fd, request, arg);
+	if (change)
+		end_change();
 	if (rc < 0)
 		return rc;
 	if (request == KVM_CREATE_VM && vm_fd < 0)
 		vm_fd = rc;
-	else if ((request == KVM_SET_USER_MEMORY_REGION || request == SET_USER_MEMORY_REGION2) &&
-		 fd == vm_fd)
+	else if (change)
 		took_region(arg);
 	else if (request == KVM_CREATE_DEVICE && fd == vm_fd &&
 		 ((struct kvm_create_device *)arg)->type == KVM_DEV_TYPE_VFIO)
