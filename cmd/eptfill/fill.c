@@ -156,7 +156,8 @@ static bool tell_findings(const struct target *t, const struct room *room)
 
 		stop = stop || refuse;
 		if (refuse)
-			log_error("fill %s: %s", target_label(t), room->finding[i].text);
+			log_error("fill %s: refused: %s; --force fills all the same", target_label(t),
+				  room->finding[i].text);
 		else
 			log_warn("%s: %s", target_label(t), room->finding[i].text);
 	}
@@ -166,10 +167,8 @@ static bool tell_findings(const struct target *t, const struct room *room)
 /* What can be known before anything is touched. An exit status; EXIT_DONE: go ahead. */
 static int may_fill(struct target *t, const struct room *room)
 {
-	if (tell_findings(t, room)) {
-		log_error("fill %s: refused; --force fills all the same", target_label(t));
+	if (tell_findings(t, room))
 		return EXIT_REFUSED;
-	}
 	if (!t->has_kvm && !eptfill_opts.host_only) {
 		log_error("fill %s: it has no KVM machine, so there is no second level (--host-only fills "
 			  "its host memory)", target_label(t));
