@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -274,7 +275,7 @@ static int start_guard(struct inject *in)
 {
 	int fds[2];
 
-	if (pipe2(fds, O_CLOEXEC))
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds))
 		return -errno;
 	in->guard = fork();
 	if (!in->guard) {
@@ -293,7 +294,7 @@ static int start_guard(struct inject *in)
 static void tell_guard(struct inject *in, pid_t tid)
 {
 	if (in->guard_fd >= 0)
-		(void)!write(in->guard_fd, &tid, sizeof(tid));
+		(void)!send(in->guard_fd, &tid, sizeof(tid), MSG_NOSIGNAL);
 }
 
 static void end_guard(struct inject *in)
