@@ -73,7 +73,7 @@ static void tell(const struct trial *v, uint64_t us, unsigned cover, uint64_t vi
 static void find_cause(struct trial *v)
 {
 	const struct vm_memory_ops *ops = v->t.vm.driver ? v->t.vm.driver->memory : NULL;
-	struct vm_resident full = {.rss = v->t.resident.size, .huge = v->t.resident.huge};
+	struct vm_resident none = {0}, *now = &v->t.resident;
 	char size[32];
 
 	v->t.has_state = v->t.has_state && ops && !ops->state(&v->t.vm, &v->t.state, NULL);
@@ -83,7 +83,10 @@ static void find_cause(struct trial *v)
 		snprintf(v->cause, sizeof(v->cause), "its balloon holds %s",
 			 units_format_size(v->t.state.balloon_bytes, size, sizeof(size)));
 	else
-		undone_by(&v->t, &full, v->cause, sizeof(v->cause));
+		undone_by(&v->t, &none, v->cause, sizeof(v->cause));
+	if (!*v->cause && now->rss < now->size)
+		snprintf(v->cause, sizeof(v->cause), "%s of its host memory are not there",
+			 units_format_size(now->size - now->rss, size, sizeof(size)));
 }
 
 static int end(struct trial *v, uint64_t us)

@@ -121,36 +121,52 @@ static bool may_refill(struct watched *w)
 	       (!w->filled_us || now - w->filled_us > AGAIN_US);
 }
 
-static void refill(struct watched *w)
+/* What would be undone again, or does not fit, is left as it is; said once. */
+static bool is_refused(struct watched *w)
+{
+	struct room room;
+
+	preflight(&w->t, &room);
+	for (unsigned i = 0; i < room.n && !w->told; i++)
+		log_warn("%s: %s%s", target_label(&w->t), room.finding[i].refuse ? "not refilled: " : "",
+			 room.finding[i].text);
+	if (eptfill_opts.force || !room_refuses(&room))
+		return false;
+	w->told = true;
+	return true;
+}
+
+static void filled(struct watched *w)
 {
 	struct kvm_stats s;
+	struct err err = {0};
+
+	w->refills++;
+	w->dropped_us = 0;
+	w->told = w->was_protected = false;
+	*w->cause = '\0';
+	if (target_counters(&w->t, &s, &err))
+		return;
+	w->last = s;
+	w->full = kvm_mapped_bytes(&s);
+	tell(w, "filled", "", w->full);
+}
+
+static void refill(struct watched *w)
+{
 	struct err err = {0};
 
 	/* The fill asks the monitor, which serves one at a time. */
 	if (w->monitor)
 		w->t.vm.driver->memory->watch_close(w->monitor);
 	w->monitor = NULL;
-	if (!target_refresh(&w->t, &err)) {
-		struct room room;
-
-		preflight(&w->t, &room);
-		for (unsigned i = 0; i < room.n; i++)
-			log_warn("%s: %s", target_label(&w->t), room.finding[i].text);
-		if (eptfill_opts.force || !room_refuses(&room))
-			fill_target(&w->t);
-	} else {
+	if (target_refresh(&w->t, &err)) {
 		log_error("%s", err.text);
+	} else if (!is_refused(w)) {
+		fill_target(&w->t);
+		filled(w);
 	}
 	w->filled_us = units_now_us();
-	w->refills++;
-	w->dropped_us = 0;
-	w->told = w->was_protected = false;
-	*w->cause = '\0';
-	if (!target_counters(&w->t, &s, &err)) {
-		w->last = s;
-		w->full = kvm_mapped_bytes(&s);
-		tell(w, "filled", "", w->full);
-	}
 	if (*w->t.vm.qmp_path &&
 	    w->t.vm.driver->memory->watch_open(&w->t.vm, on_event, w, &w->monitor, &err))
 		log_warn("%s: no events: %s", target_label(&w->t), err.text);

@@ -450,15 +450,20 @@ static void vcpu_event(struct filler *f, struct worker *w)
 		back_to_guest(f, w, w->tries ? 1000 : 0);
 }
 
-static bool work_left(const struct filler *f, const struct worker *w)
+static bool pieces_left(const struct filler *f)
 {
 	struct vm_slot piece;
 	size_t slot = f->slot;
 	uint64_t offset = f->offset;
 
+	return vm_slots_next(f->slots, &slot, &offset, 4096, 4096, &piece);
+}
+
+static bool work_left(const struct filler *f, const struct worker *w)
+{
 	if (f->failed || f->report->cancelled)
 		return false;
-	return w->has_piece || vm_slots_next(f->slots, &slot, &offset, 4096, 4096, &piece);
+	return w->has_piece || pieces_left(f);
 }
 
 /*
@@ -526,6 +531,8 @@ static int run_vcpus(struct filler *f)
 		if (f->searching && f->report->second_bytes >= f->ram_bytes)
 			f->slot = f->slots->n; /* all found */
 	}
+	if (rc >= 0 && !f->failed && !f->report->cancelled && pieces_left(f)) /* nobody is left to do it */
+		f->failed = err_set(f->err, -ESRCH, "process %d: it is gone", (int)f->pid);
 	return rc < 0 ? rc : f->failed;
 }
 

@@ -30,7 +30,7 @@ setup() {
 	[ "$(violations one/none)" -ge "$entries" ]
 	[ "$(get one/none.after '.pf_taken - .pf_emulate')" -ge "$(get one/none.after .pages_4k)" ]
 	assert_equal "$(cat "$seen/one/none.status")" 1
-	grep -q 'guest: no: .*host memory back' "$seen/one/none.verify"
+	grep -q 'guest: no: .* of its host memory are not there' "$seen/one/none.verify"
 }
 
 @test "after a fill: RES is the memory's size, the entries cover all, and nothing is left to violate" {

@@ -95,7 +95,7 @@ setup() {
 }
 
 @test "two guests of 512 MiB, one of 3.5 GiB: with a fill no violation, without one at least one a mapping" {
-	run -0 tests/lab/run kvm --mem 6G --timeout 1200 -- sh -c '
+	run -0 env ASK_TIMEOUT=600 tests/lab/run kvm --mem 6G --timeout 1200 -- sh -c '
 		tests/lab/fill-table 512M none eptfill && GUESTS=a tests/lab/fill-table 3584M none eptfill'
 	echo "$output" >&3
 	assert_equal "${#lines[@]}" 6
