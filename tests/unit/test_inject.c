@@ -482,7 +482,7 @@ static void stands_still(void)
 static void test_suspended(void **state)
 {
 	static const long none[6];
-	struct inject_thread *t, *s, *which;
+	struct inject_thread *t, *s, *helper[2], *which;
 	struct inject *in;
 	struct err err = {0};
 	int fds[2], status;
@@ -506,6 +506,14 @@ static void test_suspended(void **state)
 		while (t->state == INJECT_SETTLING || s->state == INJECT_SETTLING)
 			assert_true(inject_wait(in, 1000, &which, &err) >= 0);
 	}
+	assert_int_equal(inject_stop(t, &err), 0);
+	await(in, t);
+	assert_int_equal(inject_spawn(t, 2, helper, &err), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(call(in, helper[i], SYS_gettid, none), helper[i]->tid);
+	assert_int_equal(inject_resume(t, &err), 0);
+	while (t->state == INJECT_SETTLING)
+		assert_true(inject_wait(in, 1000, &which, &err) >= 0);
 	stands_still();
 	if (!fork()) { /* it goes on under our eyes */
 		poll(NULL, 0, 50);
