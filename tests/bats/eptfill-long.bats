@@ -34,6 +34,10 @@ setup() {
 	run sed -n '/^kvm-/d; / - /p' "$seen/many/stopped.threads" # nobody runs or sleeps but KVM's own
 	assert_output ""
 	assert_equal "$(cat "$seen/many/stopped.ping")" pong
+	show many/asleep
+	show many/awake
+	assert_equal "$(cat "$seen/many/asleep.status" "$seen/many/awake.status" | xargs)" "4 0"
+	grep -q 'let the VM run, and fill again' "$seen/many/asleep.err"
 	get many/many .by_vcpu >&3
 }
 

@@ -35,6 +35,7 @@
 #define SLOTS_MAX 1024
 #define VCPUS_MAX 1024
 #define THREADS_MAX 64
+#define LATE_US 100000 /* a pre-fault that takes so long may never end */
 #define CHUNK (32ull << 20)
 #define HUGE_2M (2ull << 20)
 #define POPULATE_READ 22 /* MADV_…, Linux 5.14 */
@@ -68,6 +69,9 @@ static atomic_uint changing; /* memslots are being changed: nobody may be in a p
 static struct region regions[SLOTS_MAX];
 static unsigned n_regions, deletes, fills;
 static pid_t vcpu_tids[VCPUS_MAX];
+static _Atomic uint64_t call_since[VCPUS_MAX]; /* of a vCPU's pre-fault; 0: it is in none */
+static struct pre_fault returned[VCPUS_MAX];   /* what their vCPUs could not do */
+static unsigned n_returned;
 static unsigned n_vcpus, active, helped;
 static int vm_fd = -1;
 static bool can_pre_fault, quirk_off, has_vfio, host_done, second_begun, watching;
@@ -233,8 +237,9 @@ static void host_phase(void)
 static void finish(void)
 {
 	phase = IDLE;
-	if (cut) {
+	if (cut || n_returned) {
 		cut = false;
+		n_returned = 0;
 		for (unsigned i = 0; i < n_regions; i++)
 			regions[i].mapped = false;
 		change_us = now_us();
@@ -258,6 +263,10 @@ static bool second_piece(struct pre_fault *p)
 		cut = true;
 		return false;
 	}
+	if (n_returned) {
+		*p = returned[--n_returned];
+		return true;
+	}
 	while (cursor < n_regions && (regions[cursor].mapped || cursor_bytes >= regions[cursor].size)) {
 		if (cursor_bytes)
 			regions[cursor].mapped = true;
@@ -274,25 +283,32 @@ static bool second_piece(struct pre_fault *p)
 	return true;
 }
 
-/* False: KVM will not. */
+static _Thread_local unsigned me; /* of the vCPUs that were seen */
+
+/*
+ * False: KVM will not. What is left of *@p it cannot do now: on Linux 6.12 a vCPU that has not been
+ * in the guest since KVM threw its tables away gets nowhere until it is interrupted (kvm_mmu_reload).
+ */
 static bool pre_fault(int vcpu_fd, struct pre_fault *p)
 {
-	for (unsigned tries = 0; p->size && tries < 100 && !atomic_load(&changing);) {
-		uint64_t before = p->size;
+	bool will = true;
 
-		if (!real_ioctl(vcpu_fd, PRE_FAULT_MEMORY, p)) {
-			tries = p->size < before ? 0 : tries + 1;
-			continue;
+	for (unsigned tries = 0; p->size && tries < 3 && !atomic_load(&changing);) {
+		uint64_t before = p->size;
+		int rc;
+
+		atomic_store(&call_since[me], now_us());
+		rc = real_ioctl(vcpu_fd, PRE_FAULT_MEMORY, p);
+		if (rc && errno == ENOENT) { /* its memslot is gone meanwhile */
+			p->size = 0;
+		} else if (rc && errno != EINTR && errno != EAGAIN) {
+			will = false;
+			break;
 		}
-		if (errno == ENOENT) /* its memslot is gone meanwhile */
-			return true;
-		if (errno != EINTR && errno != EAGAIN)
-			return false;
-		if (atomic_load(&changing))
-			return true;
-		tries++;
+		tries = p->size < before ? 0 : tries + 1;
 	}
-	return true;
+	atomic_store(&call_since[me], 0);
+	return will;
 }
 
 static void second_phase(int vcpu_fd)
@@ -314,6 +330,9 @@ static void second_phase(int vcpu_fd)
 			say(-1, "second level: %s: left to the guest's own violations", strerror(errno));
 			can_pre_fault = false;
 			cursor = n_regions;
+		} else if (p.size) { /* another's, or when this one has run */
+			returned[n_returned++] = p;
+			break;
 		}
 	}
 	if (!--active && phase == SECOND)
@@ -410,11 +429,24 @@ static void on_kick(int sig)
 	(void)sig;
 }
 
+static void kick_late(void)
+{
+	uint64_t now = now_us();
+
+	for (unsigned i = 0; i < n_vcpus; i++) {
+		uint64_t since = atomic_load(&call_since[i]);
+
+		if (since && now > since && now - since > LATE_US)
+			syscall(SYS_tgkill, getpid(), vcpu_tids[i], KICK);
+	}
+}
+
 static void *kick_when_settled(void *arg)
 {
 	(void)arg;
 	for (;;) {
 		usleep(conf.settle_us / 4 < 10000 ? 10000 : conf.settle_us / 4);
+		kick_late();
 		if (!atomic_load(&pending))
 			continue;
 		pthread_mutex_lock(&lock);
@@ -440,6 +472,7 @@ static void first_run_of_thread(void)
 	sigaddset(&kick, KICK);
 	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 	pthread_mutex_lock(&lock);
+	me = n_vcpus < VCPUS_MAX ? n_vcpus : VCPUS_MAX - 1;
 	if (n_vcpus < VCPUS_MAX)
 		vcpu_tids[n_vcpus++] = (pid_t)syscall(SYS_gettid);
 	pthread_mutex_unlock(&lock);
