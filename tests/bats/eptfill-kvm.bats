@@ -97,7 +97,7 @@ setup() {
 	[ ! -e "$seen/one/watch.late" ]
 	assert_equal "$(get one/undone.reset .cause)" 'the VM was reset'
 	assert_equal "$(get one/undone.migration .cause)" 'a migration logs its dirty pages'
-	assert_regex "$(get one/undone.swap .cause)" '^[0-9.]+ MiB of it were swapped out$'
+	assert_regex "$(get one/undone.swap .cause)" '^[0-9.]+ [KM]iB of it were swapped out$'
 	assert_regex "$(get one/undone.ksm .cause)" '^KSM merged [0-9.]+ [KM]iB of it$'
 	assert_regex "$(get one/undone.balloon .cause)" 'balloon'
 	assert_equal "$(cat "$seen/one/watch.status")" 143
