@@ -136,7 +136,7 @@ static bool is_refused(struct watched *w)
 	return true;
 }
 
-static void filled(struct watched *w)
+static void filled(struct watched *w, bool whole)
 {
 	struct kvm_stats s;
 	struct err err = {0};
@@ -149,7 +149,7 @@ static void filled(struct watched *w)
 		return;
 	w->last = s;
 	w->full = kvm_mapped_bytes(&s);
-	tell(w, "filled", "", w->full);
+	tell(w, whole ? "filled" : "partly filled", "", w->full);
 }
 
 static void refill(struct watched *w)
@@ -163,8 +163,7 @@ static void refill(struct watched *w)
 	if (target_refresh(&w->t, &err)) {
 		log_error("%s", err.text);
 	} else if (!is_refused(w)) {
-		fill_target(&w->t);
-		filled(w);
+		filled(w, fill_target(&w->t) == EXIT_DONE);
 	}
 	w->filled_us = units_now_us();
 	if (*w->t.vm.qmp_path &&

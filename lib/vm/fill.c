@@ -373,6 +373,7 @@ static void skip_hole(struct filler *f, struct worker *w)
 	/* The holes below 1 MiB are small ones, and there may be memory behind each. */
 	uint64_t skip = f->searching && w->piece.gpa < (1u << 20) ? 4096 : w->piece.size;
 
+	f->done_us = units_now_us();
 	if (!f->searching)
 		f->report->gone_bytes += skip;
 	w->piece.gpa += skip;
@@ -562,8 +563,10 @@ static int run_vcpus(struct filler *f)
 		if (w)
 			vcpu_event(f, w);
 		cancelled(f);
-		if (f->searching && f->report->second_bytes >= f->ram_bytes)
-			f->slot = f->slots->n, f->n_returned = 0; /* all found */
+		if (f->searching && f->report->second_bytes >= f->ram_bytes) { /* all found */
+			f->slot = f->slots->n;
+			f->n_returned = 0;
+		}
 	}
 	if (rc >= 0 && !f->failed && !f->report->cancelled && pieces_left(f)) /* nobody is left to do it */
 		f->failed = err_set(f->err, -ESRCH, "process %d: it is gone", (int)f->pid);
