@@ -44,6 +44,7 @@ setup() {
 	lab_parts storm 2G 900 storm
 	show storm/storm
 	assert_equal "$(cat "$seen/storm/storm")" pong
+	[ "$(cat "$seen/storm/storm.killed")" -ge 5 ]
 	assert_equal "$(cat "$seen/storm/storm.fill.status")" 0
 	assert_filled storm/storm.last
 	run grep -v ' - 0 ' "$seen/storm/storm.threads" # asleep or running, traced by nobody
