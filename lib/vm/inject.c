@@ -68,6 +68,7 @@ extern const char inject_code[], inject_code_clone[], inject_code_helper[], inje
 
 enum stub { STUB_CALL, STUB_CLONE, STUB_HELPER, STUB_END };
 #define CODE_MAX 128
+#define GUARDED_MAX 4096
 
 /* linux/errno.h: what a system call leaves that a signal interrupted. */
 #define ERESTARTSYS 512
@@ -233,27 +234,34 @@ static int seize(pid_t tid, int patience_ms)
  * A thread whose tracer dies finds its way back when its call returns; but a call may wait for
  * something that only a signal ends (KVM_PRE_FAULT_MEMORY spins on a memslot that somebody deletes,
  * who waits for it). So a child of ours does what we cannot any more: each thread is interrupted
- * once.
+ * once, all of them before the first is waited for, which may be the one that deletes.
  */
-static void interrupt_once(pid_t tid)
+static void interrupt_all(const pid_t *tids, size_t n)
 {
+	size_t left = 0;
 	int status;
+	pid_t tid;
 
-	/* The kernel may not have taken it from the dead one yet. */
-	if (seize(tid, 2000) || ptrace(PTRACE_INTERRUPT, tid, 0, 0))
-		return;
-	while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status) &&
-	       status >> 16 != PTRACE_EVENT_STOP)
-		/* Any other stop takes a pending interrupt away (ptrace_stop). */
-		if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) ||
-		    ptrace(PTRACE_CONT, tid, 0, WSTOPSIG(status) & 0x80 ? 0 : WSTOPSIG(status)))
-			return;
-	ptrace(PTRACE_DETACH, tid, 0, 0);
+	for (size_t i = 0; i < n; i++) /* the kernel may not have taken them from the dead one yet */
+		if (!seize(tids[i], 2000)) {
+			ptrace(PTRACE_INTERRUPT, tids[i], 0, 0);
+			left++;
+		}
+	while (left && (tid = waitpid(-1, &status, __WALL)) > 0) {
+		if (WIFSTOPPED(status) && status >> 16 != PTRACE_EVENT_STOP) {
+			/* Any other stop takes a pending interrupt away (ptrace_stop). */
+			ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+			ptrace(PTRACE_CONT, tid, 0, WSTOPSIG(status) & 0x80 ? 0 : WSTOPSIG(status));
+			continue;
+		}
+		ptrace(PTRACE_DETACH, tid, 0, 0);
+		left--;
+	}
 }
 
 static _Noreturn void guard(int fd)
 {
-	pid_t tids[1024];
+	pid_t tids[GUARDED_MAX];
 	sigset_t all;
 	size_t n = 0;
 
@@ -261,13 +269,13 @@ static _Noreturn void guard(int fd)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	setsid();
-	while (n < sizeof(tids) / sizeof(*tids) && read(fd, &tids[n], sizeof(*tids)) == sizeof(*tids)) {
+	while (n < GUARDED_MAX && read(fd, &tids[n], sizeof(*tids)) == sizeof(*tids)) {
 		if (!tids[n]) /* all is well */
 			_exit(0);
 		n++;
 	}
-	while (n)
-		interrupt_once(tids[--n]);
+	if (n < GUARDED_MAX)
+		interrupt_all(tids, n);
 	_exit(0);
 }
 
