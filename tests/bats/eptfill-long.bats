@@ -53,9 +53,9 @@ setup() {
 
 @test "run, again and again: q35 and pc, one to four vCPUs" {
 	lab_parts runs 2G 900 runs
-	for way in q35-1 pc-2 q35-4; do
-		show runs/run-$way
-		assert_filled runs/run-$way
+	for i in 1 2 3 4 5 6 7 8 9; do
+		show runs/run.$i
+		assert_filled runs/run.$i
 	done
 }
 

@@ -73,6 +73,7 @@ static _Atomic uint64_t call_since[VCPUS_MAX]; /* of a vCPU's pre-fault; 0: it i
 static struct pre_fault returned[VCPUS_MAX];   /* what their vCPUs could not do */
 static unsigned n_returned;
 static unsigned n_vcpus, active, helped;
+static bool has_helped[VCPUS_MAX];
 static int vm_fd = -1;
 static bool can_pre_fault, quirk_off, has_vfio, host_done, second_begun, watching;
 static bool cut; /* the second level's fill was broken off: all of it again */
@@ -316,10 +317,12 @@ static void second_phase(int vcpu_fd)
 	struct pre_fault p;
 
 	active++;
-	helped++;
 	while (phase == SECOND && second_piece(&p)) {
 		uint64_t size = p.size;
 		bool will;
+
+		helped += !has_helped[me];
+		has_helped[me] = true;
 
 		pthread_mutex_unlock(&lock);
 		will = pre_fault(vcpu_fd, &p);
@@ -364,6 +367,7 @@ static void start_second(void)
 	atomic_store(&pending, false);
 	cursor = 0;
 	cursor_bytes = filled_bytes = helped = 0;
+	memset(has_helped, 0, sizeof(has_helped));
 	begun_us = now_us();
 	second_begun = true;
 	if (!quirk_off) /* whatever was mapped before has been zapped by the last delete */
