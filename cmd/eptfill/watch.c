@@ -27,8 +27,9 @@ struct watched {
 	struct target t;
 	struct vm_watch *monitor;
 	struct kvm_stats last;
+	struct vm_resident base; /* as it was filled */
 	uint64_t balloon, full, dropped_us, filled_us, cause_us, refills;
-	bool migrating, was_protected, gone, told;
+	bool migrating, was_protected, gone, told, named;
 	char cause[160];
 };
 
@@ -89,17 +90,20 @@ static void on_event(void *ctx, enum vm_memory_event event, uint64_t detail)
 	log_verbose("%s: %s", target_label(&w->t), w->cause);
 }
 
-/* No event says what took the entries away: what the process's mappings tell of it. */
-static void find_cause(struct watched *w)
+/*
+ * If no event says what took the entries away: what the process's mappings tell of it. The entries
+ * go first, so that it may be told a little later only. False: not yet.
+ */
+static bool find_cause(struct watched *w)
 {
-	struct vm_resident before = w->t.resident;
-
-	if (*w->cause)
-		return;
-	undone_by(&w->t, &before, w->cause, sizeof(w->cause));
+	if (!*w->cause)
+		undone_by(&w->t, &w->base, w->cause, sizeof(w->cause));
+	if (!*w->cause && units_now_us() - w->dropped_us < SETTLE_US)
+		return false;
 	if (!*w->cause)
 		snprintf(w->cause, sizeof(w->cause), "host memory is all there: a memslot was deleted, pages "
 			 "migrated between NUMA nodes, or were collapsed to huge ones");
+	return true;
 }
 
 static bool may_refill(struct watched *w)
@@ -149,6 +153,7 @@ static void filled(struct watched *w, bool whole)
 		return;
 	w->last = s;
 	w->full = kvm_mapped_bytes(&s);
+	w->base = w->t.resident;
 	tell(w, whole ? "filled" : "partly filled", "", w->full);
 }
 
@@ -206,10 +211,13 @@ static void look(struct watched *w)
 	}
 	if (!w->dropped_us) {
 		w->dropped_us = units_now_us();
-		find_cause(w);
+		w->named = false;
+	}
+	if (!w->named && find_cause(w)) {
+		w->named = true;
 		tell(w, "undone", w->cause, mapped);
 	}
-	if (may_refill(w))
+	if (w->named && may_refill(w))
 		refill(w);
 }
 
@@ -231,6 +239,7 @@ static int begin(struct watched *w, const char *name)
 	if (rc)
 		return refusal(&err, rc);
 	w->full = kvm_mapped_bytes(&s);
+	w->base = w->t.resident;
 	w->balloon = w->t.has_state ? w->t.state.balloon_bytes : 0;
 	w->migrating = w->was_protected = w->t.has_state && w->t.state.migrating;
 	if (w->migrating)
