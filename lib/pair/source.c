@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The source's side of the commit: pre-copy, joint stop, decision, release. */
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@
 #define TIGHT_BYTES (16u << 20) /* left in a pass */
 #define ARRIVE_US 20000	 /* for what is on its way, before the stop */
 #define STILL_TICKS 4	 /* of FINISH_TICK_MS: it has arrived, and is taken in */
-#define TICK_MS 4	 /* between two looks at the estimates */
+#define TICK_MS 4	 /* between two looks at the estimates, near the end of a pass */
+#define FAR_TICK_MS 32	 /* far from it: each look takes the hypervisor's lock */
 #define FINISH_TICK_MS 1 /* guests stand still: every millisecond counts */
 
 struct send;
@@ -383,6 +385,25 @@ static bool one_stopped(struct send *s)
 	return s->watch[0].stopped || s->watch[1].stopped;
 }
 
+/* A look is due when a quarter of what may be read of a member before it is parked has been. */
+static int tick_ms(const struct budget *b)
+{
+	double ms = FAR_TICK_MS;
+	bool all_parked = true;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		const struct budget_track *t = &b->track[i];
+
+		if (!t->streams || t->over || t->parked_us)
+			continue;
+		all_parked = false;
+		if (b->bandwidth < 1 || !t->round || t->pass_round || t->remaining < BUDGET_PARK_BYTES)
+			return TICK_MS;
+		ms = fmin(ms, (double)(t->remaining - BUDGET_PARK_BYTES) * 250 / b->bandwidth);
+	}
+	return all_parked || ms < TICK_MS ? TICK_MS : (int)ms;
+}
+
 /* Until the next look, or until something happens to a member or on the wire. */
 static void wait_tick(struct send *s)
 {
@@ -390,7 +411,7 @@ static void wait_tick(struct send *s)
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		p[1 + i] = (struct pollfd){s->streams[i] ? ops(s, i)->fd(s->m[i]) : -1, POLLIN, 0};
-	poll(p, 1 + PAIR_MEMBERS, TICK_MS);
+	poll(p, 1 + PAIR_MEMBERS, tick_ms(&s->budget));
 }
 
 static int iterate(struct send *s, struct err *err)

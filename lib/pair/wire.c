@@ -3,17 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 
 #include "base/log.h"
 #include "base/units.h"
@@ -23,13 +24,13 @@
 #define IN_HIGH (1u << 20)	     /* stop reading the connection while a member is so far behind */
 #define UNSENT_LOW (256 << 10)	     /* bytes that TCP holds beyond what is on its way */
 #define WINDOW_US 10000		     /* of more waiting than the link takes, to know its width */
-#define FORGET_US 5000000	     /* then it is tried without packing again */
+#define FORGET_BYTES (16u << 20)     /* packed, and the link had to wait for them: it is not narrow */
 #define RETRY_US 250000		     /* then packing is tried again */
 #define TRY_BATCHES 4		     /* before it is judged */
 /* Packing takes the processor from the guests and from the other end: it must be so much
  * faster than the link to be begun with, and so much to be gone on with. */
-#define PACK_GAIN 2.5
-#define PACK_KEEP 1.5
+#define PACK_GAIN 4
+#define PACK_KEEP 2
 #define MESSAGE_MAX (256u << 10)
 #define QUEUE_MAX 64
 #define PING_EVERY_US 1000000
@@ -53,8 +54,8 @@ struct queue {
 struct pace {
 	bool packing;
 	double link_rate, pack_rate;  /* bytes/us: of the link; of members' bytes packed */
-	uint64_t since_us, taken;     /* of the measurement under way */
-	uint64_t seen_us;	      /* when the link was last seen to be narrow */
+	uint64_t since_us, taken;     /* of the measurement under way; 0: none */
+	uint64_t easy_bytes;	      /* packed since the link was last what we waited for */
 	uint64_t packed_us;	      /* when a batch was last packed */
 	unsigned batches;	      /* packed since packing began */
 };
@@ -204,6 +205,26 @@ static void lane_deaf(struct wire *w, struct lane *l)
 	pthread_mutex_unlock(&w->lock);
 }
 
+/* What TCP saw the link deliver, bytes/us; 0: not TCP. A peer that reads late does not make it less. */
+static double delivery_rate(int fd)
+{
+	struct tcp_info ti = {0};
+	socklen_t n = sizeof(ti);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n))
+		return 0;
+	return (double)ti.tcpi_delivery_rate / 1e6;
+}
+
+/* Slowly: after a rest a link may take a burst at many times its rate. */
+static void note_link(struct pace *p, double rate)
+{
+	if (p->link_rate <= 0)
+		p->link_rate = rate;
+	else
+		p->link_rate += (rate - p->link_rate) / 8;
+}
+
 /*
  * Packed or as it is, whichever moves more of the members' bytes a second: packing wins on
  * a narrow link, and costs the guests' own processor time on a wide one. How wide it is
@@ -213,31 +234,40 @@ static void look_at_link(struct wire *w)
 {
 	struct pace *p = &w->pace;
 	uint64_t now = units_now_us(), taken;
+	bool was = p->packing;
 	int queued = 0;
 
 	if (!w->conf.compress || ioctl(net_conn_fd(w->conn), SIOCOUTQ, &queued))
 		return;
 	taken = w->sent - (uint64_t)queued;
-	if (bytes_size(&w->out) && now - p->since_us < WINDOW_US)
-		return;
-	if (bytes_size(&w->out)) {
-		p->link_rate = (double)(taken - p->taken) / (double)(now - p->since_us);
-		p->seen_us = now;
+	if (!bytes_size(&w->out)) {
+		p->since_us = 0; /* nothing waits: the link is not what is measured */
+		if (p->easy_bytes > FORGET_BYTES)
+			p->packing = false;
+	} else if (!p->since_us) {
+		p->since_us = now;
+		p->taken = taken;
+	} else if (now - p->since_us >= WINDOW_US) {
+		note_link(p, fmax((double)(taken - p->taken) / (double)(now - p->since_us),
+				  delivery_rate(net_conn_fd(w->conn))));
+		p->since_us = now;
+		p->taken = taken;
+		p->easy_bytes = 0;
 		/* Not known how fast we pack, or slow when last tried (the first batches are): try. */
 		if (!p->packing && (p->pack_rate > p->link_rate * PACK_GAIN ||
 				    now - p->packed_us > RETRY_US)) {
 			p->packing = true;
 			p->pack_rate = 0;
 		}
-	} else if (now - p->seen_us > FORGET_US) {
-		p->packing = false; /* the link may have become wide: see */
 	}
-	if (p->batches > TRY_BATCHES && p->pack_rate < p->link_rate * PACK_KEEP)
+	if (p->batches > TRY_BATCHES &&
+	    p->pack_rate < p->link_rate * (p->batches > 2 * TRY_BATCHES ? PACK_KEEP : PACK_GAIN))
 		p->packing = false;
+	if (p->packing != was)
+		log_trace("%s: the link takes %.0f MB/s, packing %.0f MB/s",
+			  p->packing ? "pack" : "no longer pack", p->link_rate, p->pack_rate);
 	if (!p->packing)
 		p->batches = 0;
-	p->since_us = now;
-	p->taken = taken;
 }
 
 static void note_packing(struct pace *p, size_t n, uint64_t took_us)
@@ -245,6 +275,7 @@ static void note_packing(struct pace *p, size_t n, uint64_t took_us)
 	double rate = (double)n / (double)(took_us ? took_us : 1);
 
 	p->packed_us = units_now_us();
+	p->easy_bytes += n;
 	/* The first ones of a trial meet cold memory. */
 	if (p->batches++ < TRY_BATCHES || p->pack_rate <= 0)
 		p->pack_rate = rate;
@@ -576,7 +607,6 @@ int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire 
 	w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	w->alert = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	w->heard_us = units_now_us();
-	w->pace.since_us = w->heard_us;
 	/* What waits in TCP's own queue would be in the way of the last and urgent bytes. */
 	setsockopt(net_conn_fd(conn), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
