@@ -44,19 +44,21 @@ int ivshmem_bar(const char *dir, unsigned bar, uint64_t *start, uint64_t *size)
 {
 	unsigned long long from = 0, to = 0;
 	char path[PATH_MAX], line[128];
+	bool there = true;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "%s/resource", dir);
 	f = fopen(path, "re");
 	if (!f)
 		return -errno;
-	for (unsigned i = 0; i <= bar; i++)
-		if (!fgets(line, sizeof(line), f) || sscanf(line, "%llx %llx", &from, &to) != 2)
-			from = to = 0;
+	for (unsigned i = 0; i <= bar && there; i++)
+		there = fgets(line, sizeof(line), f) && sscanf(line, "%llx %llx", &from, &to) == 2;
 	fclose(f);
+	if (!there || to <= from)
+		return -ENODEV;
 	*start = from;
-	*size = to ? to - from + 1 : 0;
-	return *size ? 0 : -ENODEV;
+	*size = to - from + 1;
+	return 0;
 }
 
 int ivshmem_map_registers(struct ivshmem *v, int fd, uint64_t at, size_t within)

@@ -217,6 +217,14 @@ requests() { # of all VMs so far
 	refute_output --regexp ' [A-Z] (err_|units_|way_|handles_)'
 }
 
+@test "shared memory: who sleeps is rung for, whichever queue it has" {
+	for queue in 0 1 3; do
+		run -0 cardshare speed -o echo -d 500ms --sleep --json "shm:$dir/shm,queue=$queue"
+		run -0 jq -r '"\(.way) \(.requests > 50)"' <<<"$output"
+		assert_output "shm:$dir/shm,queue=$queue true"
+	done
+}
+
 # --- hybrid vsock: Firecracker, Cloud Hypervisor ---
 
 @test "hybrid: CONNECT is answered OK, in whatever pieces it comes; what the VMM connects itself needs none" {
