@@ -59,6 +59,15 @@ setup() {
 	dir=$BATS_FILE_TMPDIR
 }
 
+@test "lab: the UIO module is built for Debian's 6.1 and 6.12" {
+	for series in '6.1 cloud-amd64' '6.12 amd64'; do
+		# shellcheck disable=SC2086 # words
+		run -0 "$BATS_TEST_DIRNAME/../lab/build-uio" $series
+		run -0 /sbin/modinfo -F vermagic "$output"
+		assert_output --regexp "^${series% *}\.[0-9.+-]*(deb[0-9]+-)?(cloud-)?amd64 SMP "
+	done
+}
+
 @test "lab: no driver: the BARs by sysfs, polled" {
 	run in_guest "cardshare speed -o echo -d 200ms ivshmem:$A"
 	assert_line --regexp "by ivshmem:$A,queue=0 \(polling, by sysfs\)"
@@ -100,7 +109,7 @@ setup() {
 	assert [ "$(sed -n 's/.* \([0-9]*\) requests\/s.*/\1/p' <<<"$output")" -gt 20 ]
 	run in_guest "CARDSHARE=ivshmem:$B card-check"
 	assert_output --regexp 'card-check: [0-9]+ ok'
-	run in_guest "cardshare speed -o echo -d 2s ivshmem:$B >/run/out & until [ -e /proc/\$!/fd/9 ]; do usleep 20000; done; usleep 300000
+	run in_guest "cardshare speed -o echo -d 2s ivshmem:$B >/run/out & until grep -q vfio-msix /proc/interrupts; do usleep 20000; done
 		cardshare random -a ivshmem:$B --hex 8; echo \"status \$?\"; wait; cat /run/out"
 	assert_line --partial 'another process has it; VFIO lets one at a time'
 	assert_line 'status 3'
