@@ -47,6 +47,7 @@ setup() {
 }
 
 teardown() {
+	[ -n "$BATS_TEST_COMPLETED" ] || tail -n 5 "$dir"/*/*.log "$dir"/*/log
 	"$card" stop one "$dir/a"
 	"$card" stop one "$dir/b"
 	# shellcheck disable=SC2046 # words

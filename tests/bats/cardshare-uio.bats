@@ -14,12 +14,13 @@ card=$BATS_TEST_DIRNAME/../lab/card
 PATH=${O:-$BATS_TEST_DIRNAME/../../build}/bin:$PATH
 A=0000:01:00.0 B=0000:02:00.0
 
+# A line of the control port each.
 in_guest() { # COMMAND
-	timeout 120 "$card" ctl one "$dir" "sh $1"
+	timeout 120 "$card" ctl one "$dir" "sh $(tr '\n' ' ' <<<"$1")"
 }
 
 bind() { # ADDRESS DRIVER
-	in_guest "cd /sys/bus/pci/devices/$1; [ ! -e driver ] || echo $1 >driver/unbind; echo $2 >driver_override; echo $1 >/sys/bus/pci/drivers_probe
+	in_guest "cd /sys/bus/pci/devices/$1; [ ! -e driver ] || echo $1 >driver/unbind; echo $2 >driver_override; echo $1 >/sys/bus/pci/drivers_probe;
 		basename \"\$(readlink driver)\""
 }
 
@@ -87,7 +88,7 @@ setup() {
 		assert [ "$(awk "/ivshmem-$i\$/ { n = \$2 > n ? \$2 : n } END { print n }" <<<"$output")" -gt 20 ]
 	done
 	# As any program of UIO: wait in a read until the card rings.
-	run in_guest "node=\$(basename \$(dirname \$(grep -l ivshmem-2 /sys/bus/pci/devices/$A/uio/uio*/name)))
+	run in_guest "node=\$(basename \$(dirname \$(grep -l ivshmem-2 /sys/bus/pci/devices/$A/uio/uio*/name)));
 		(timeout 20 head -c 4 /dev/\$node | wc -c) & cardshare speed -o echo -d 300ms --sleep ivshmem:$A,queue=2 >/dev/null; wait"
 	assert_line 4
 }
@@ -109,7 +110,7 @@ setup() {
 	assert [ "$(sed -n 's/.* \([0-9]*\) requests\/s.*/\1/p' <<<"$output")" -gt 20 ]
 	run in_guest "CARDSHARE=ivshmem:$B card-check"
 	assert_output --regexp 'card-check: [0-9]+ ok'
-	run in_guest "cardshare speed -o echo -d 2s ivshmem:$B >/run/out & until grep -q vfio-msix /proc/interrupts; do usleep 20000; done
+	run in_guest "cardshare speed -o echo -d 2s ivshmem:$B >/run/out & until grep -q vfio-msix /proc/interrupts; do usleep 20000; done;
 		cardshare random -a ivshmem:$B --hex 8; echo \"status \$?\"; wait; cat /run/out"
 	assert_line --partial 'another process has it; VFIO lets one at a time'
 	assert_line 'status 3'
