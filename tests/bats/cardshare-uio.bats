@@ -131,3 +131,17 @@ setup() {
 	refute_line --partial $B
 	refute_line --regexp 'BUG|WARNING|Oops'
 }
+
+# bats test_tags=long
+@test "lab: all of it in a guest with Linux 6.12" {
+	local root o
+	root=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+	o=$(cd "$root" && cd "${O:-build}" && pwd)
+	mkdir -p "$o/k6.12"
+	ln -sfn ../bin "$o/k6.12/bin"
+	ln -sfn ../lib "$o/k6.12/lib"
+	run env -i PATH="$PATH" HOME="$HOME" BATS_LIB_PATH="${BATS_LIB_PATH:-}" O="$o/k6.12" LAB_KERNEL=6.12 \
+		bats --formatter tap --filter-tags '!long' "$BATS_TEST_FILENAME" 3>&-
+	echo "$output" | sed 's/^/# /' >&3
+	assert_success
+}
