@@ -9,12 +9,6 @@
 
 #include "card/ivshmem_grip.h"
 
-static bool sysfs_suits(const char *dir)
-{
-	(void)dir;
-	return true;
-}
-
 /* A device that no driver took is asleep: its memory must be switched on. */
 static void enable(const char *dir)
 {
@@ -69,4 +63,4 @@ static int sysfs_open(struct ivshmem *v, struct err *err)
 	return 0;
 }
 
-const struct ivshmem_grip ivshmem_sysfs = {.name = "sysfs", .suits = sysfs_suits, .open = sysfs_open};
+const struct ivshmem_grip ivshmem_sysfs = {.name = "sysfs", .open = sysfs_open};

@@ -19,8 +19,8 @@
 
 #define DEVICES "/sys/bus/pci/devices/"
 
-/* The last suits any. */
-static const struct ivshmem_grip *const ivshmem_grips[] = {&ivshmem_uio, &ivshmem_vfio, &ivshmem_sysfs};
+/* By whose driver; if none of them, by sysfs. */
+static const struct ivshmem_grip *const ivshmem_grips[] = {&ivshmem_uio, &ivshmem_vfio, NULL};
 
 int ivshmem_text(const char *dir, const char *name, char *buf, size_t size)
 {
@@ -42,8 +42,8 @@ int ivshmem_text(const char *dir, const char *name, char *buf, size_t size)
 
 int ivshmem_bar(const char *dir, unsigned bar, uint64_t *start, uint64_t *size)
 {
-	unsigned long long from = 0, to = 0;
-	char path[PATH_MAX], line[128];
+	char path[PATH_MAX], line[128] = "", *end;
+	uint64_t from, to;
 	bool there = true;
 	FILE *f;
 
@@ -52,8 +52,10 @@ int ivshmem_bar(const char *dir, unsigned bar, uint64_t *start, uint64_t *size)
 	if (!f)
 		return -errno;
 	for (unsigned i = 0; i <= bar && there; i++)
-		there = fgets(line, sizeof(line), f) && sscanf(line, "%llx %llx", &from, &to) == 2;
+		there = fgets(line, sizeof(line), f);
 	fclose(f);
+	from = strtoull(line, &end, 16);
+	to = strtoull(end, NULL, 16);
 	if (!there || to <= from)
 		return -ENODEV;
 	*start = from;
@@ -104,11 +106,13 @@ static void device_close(struct ivshmem *v)
 
 static int device_open(struct ivshmem *v, const char *dir, struct err *err)
 {
+	const struct ivshmem_grip *const *g = ivshmem_grips;
 	int rc;
 
 	snprintf(v->dir, sizeof(v->dir), "%s", dir);
-	for (size_t i = 0; !i || !v->grip->suits(dir); i++)
-		v->grip = ivshmem_grips[i];
+	while (*g && !(*g)->suits(dir))
+		g++;
+	v->grip = *g ? *g : &ivshmem_sysfs;
 	rc = v->grip->open(v, err);
 	if (!rc && v->size < CARD_REGION_HEAD)
 		rc = err_set(err, -ENODEV, "open %s: its memory is too small", dir);
