@@ -119,7 +119,7 @@ setup() {
 
 # The connections to the guest and to QEMU are made before: see above.
 @test "lab: vfio-pci: a device that is to be unplugged is let go, and the program lives" {
-	ASK_TIMEOUT=60 "$card" ctl one "$dir" "sh CARDSHARE_TIMEOUT=3s cardshare speed -o sm3 -d 30s --reconnect ivshmem:$B; echo \"status \$?\"; ls /sys/bus/pci/devices; dmesg | grep -E 'BUG|WARNING|Oops'" \
+	ASK_TIMEOUT=60 "$card" ctl one "$dir" "sh CARDSHARE_TIMEOUT=2s cardshare speed -o sm3 -d 8s --reconnect ivshmem:$B; echo \"status \$?\"; ls /sys/bus/pci/devices; dmesg | grep -E 'BUG|WARNING|Oops'" \
 		>"$dir/out" 3>&- &
 	asked=$!
 	until cardshare stat --control "$dir/control" --json | jq -e 'any(.vms[0].links[]; .app == "speed")'; do sleep 0.1; done
