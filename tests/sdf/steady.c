@@ -3,7 +3,7 @@
  * An application of GM/T 0018 that computes without a pause, whatever happens to the card meanwhile, and checks every
  * result: a session key wrapped by KEK 1, the card's key pair 1. What may be repeated must never fail; SM4-GCM
  * may, when the link is lost under it: then nobody knows whether it was done, and it goes on with the next nonce.
- *	steady [FILE]     until SIGTERM; then, to FILE or standard output, one line:
+ *	steady [FILE [PAUSE_US]]     until SIGTERM, with so long between two rounds; then, to FILE or standard output, one line:
  *	gcm N done N unknown N cbc N sm3 N sign N failed N wrong N gap N us
  * The first line, "ready", comes when all of it was done once. Ends with 0, or 1 if something failed or was wrong.
  */
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "sdf.h"
 
@@ -155,6 +156,8 @@ int main(int argc, char **argv)
 			puts("ready");
 			fflush(stdout);
 		}
+		if (argc > 2)
+			usleep((useconds_t)atoi(argv[2]));
 	}
 	f = argc > 1 ? fopen(argv[1], "w") : stdout;
 	if (!f)
