@@ -21,7 +21,7 @@ struct cump_opts {
 	uint64_t budget_us, timeout_us, rendezvous_us, silence_us, max_rounds;
 	uint32_t level;
 	bool no_compress, dry_run, json, once, accept_handed, all, no_wait;
-	const char *debug_at;
+	const char *debug_at, *debug_streams;
 	bool debug_steps;
 };
 extern struct cump_opts cump_opts;

@@ -63,6 +63,7 @@ static const struct cli_opt receive_opts[] = {
 	OPT_STATE,
 	OPT_JSON,
 	OPT_DEBUG,
+	{0, "debug-streams", CLI_STRING, &O.debug_streams, "DIR", "Xen: keep a copy of both streams in DIR"},
 	CLI_END,
 };
 

@@ -67,12 +67,7 @@ bool xen_domain_runs(const struct xen_domain *d)
 
 bool xen_domain_suspended(const struct xen_domain *d)
 {
-	libxl_dominfo info;
-	bool yes = info_of(d, &info) && info.shutdown &&
-		   info.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND;
-
-	libxl_dominfo_dispose(&info);
-	return yes;
+	return xen_domain_alive(d) && xen_suspended(xen_ctx(NULL), d->domid);
 }
 
 int xen_domain_destroy(const struct xen_domain *d, struct err *err)

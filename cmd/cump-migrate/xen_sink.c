@@ -5,6 +5,7 @@
  */
 #ifdef HAVE_XEN
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "drivers.h"
 #include "pair/message.h"
 #include "vm/xen.h"
@@ -25,6 +27,10 @@ struct sink {
 	int theirs;	    /* libxl's end of the stream */
 	pthread_t thread;
 	bool restoring; /* the thread is to be joined */
+	/* A copy of the stream is kept: then libxl reads what the copier has written to the file. */
+	pthread_t copier;
+	bool copying;
+	int to_libxl, from_copier, file;
 
 	pthread_mutex_t lock; /* what follows */
 	bool over;
@@ -32,13 +38,72 @@ struct sink {
 	struct err err;
 };
 
+/* ---- a copy of it, for other eyes ---- */
+
+/* To the end of the stream, or until one of both ends is shut. */
+static void *copy_stream(void *ctx)
+{
+	struct sink *s = ctx;
+	char buf[65536];
+	ssize_t n;
+
+	while ((n = read(s->theirs, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR)) {
+		if (n < 0)
+			continue;
+		if (write(s->file, buf, (size_t)n) != n)
+			log_warn("keep the stream of %s: %s", s->d.name, strerror(errno));
+		if (xen_write(s->from_copier, buf, (size_t)n, NULL))
+			break;
+	}
+	shutdown(s->from_copier, SHUT_WR);
+	return NULL;
+}
+
+static int begin_copy(struct sink *s, int *stream, struct err *err)
+{
+	const char *dir = message_text(s->place, "streams");
+	char path[4200];
+	int fd[2], rc;
+
+	if (!dir[0])
+		return 0;
+	snprintf(path, sizeof(path), "%s/%s.stream", dir, s->is_vtpm ? "vtpm" : "vm");
+	s->file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (s->file < 0)
+		return err_sys(err, -errno, "keep the stream of %s: %s", s->d.name, path);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+		return err_sys(err, -errno, "make a stream for %s", s->d.name);
+	s->from_copier = fd[0];
+	s->to_libxl = *stream = fd[1];
+	rc = pthread_create(&s->copier, NULL, copy_stream, s);
+	s->copying = !rc;
+	return rc ? err_sys(err, -rc, "keep the stream of %s", s->d.name) : 0;
+}
+
+static void end_copy(struct sink *s)
+{
+	if (s->copying)
+		pthread_join(s->copier, NULL);
+	s->copying = false;
+}
+
+/* ---- its life ---- */
+
 static void end_restore(struct sink *s)
 {
 	if (!s->restoring)
 		return;
 	shutdown(s->theirs, SHUT_RDWR);
+	if (s->from_copier >= 0)
+		shutdown(s->from_copier, SHUT_RDWR);
 	pthread_join(s->thread, NULL);
 	s->restoring = false;
+}
+
+static void close_one(int fd)
+{
+	if (fd >= 0)
+		close(fd);
 }
 
 static void sink_close(void *m)
@@ -46,8 +111,11 @@ static void sink_close(void *m)
 	struct sink *s = m;
 
 	end_restore(s);
-	if (s->theirs >= 0)
-		close(s->theirs);
+	end_copy(s);
+	close_one(s->theirs);
+	close_one(s->to_libxl);
+	close_one(s->from_copier);
+	close_one(s->file);
 	pthread_mutex_destroy(&s->lock);
 	json_object_put(s->place);
 	free(s);
@@ -62,7 +130,7 @@ static int sink_open(struct json_object *place, void **m, struct err *err)
 		return err_set(err, -ENOMEM, "open domain: out of memory");
 	s->place = json_object_get(place);
 	s->is_vtpm = !strcmp(message_text(place, "role"), "vtpm");
-	s->theirs = -1;
+	s->theirs = s->to_libxl = s->from_copier = s->file = -1;
 	s->mine = json_object_object_get_ex(place, "mine", &v) && json_object_get_boolean(v);
 	pthread_mutex_init(&s->lock, NULL);
 	if (strlen(message_text(place, "uuid")) != 36) {
@@ -123,18 +191,20 @@ static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config
 	libxl_domain_restore_params params;
 	libxl_domain_config config;
 	uint32_t domid = UINT32_MAX;
+	int rc = 0, stream = s->theirs;
 	char uuid[37];
-	int rc = 0;
 
 	libxl_domain_config_init(&config);
 	libxl_domain_restore_params_init(&params);
 	params.stream_version = 2;
 	if (libxl_domain_config_from_json(ctx, &config, config_text))
 		rc = xen_error(err, -EBADMSG, "restore %s: its configuration", s->d.name);
+	if (!rc)
+		rc = begin_copy(s, &stream, err);
 	xen_uuid_text(&config.c_info.uuid, uuid);
 	if (!rc && strcasecmp(uuid, s->d.uuid) != 0)
 		rc = err_set(err, -EXDEV, "restore %s: its configuration is that of %s", s->d.name, uuid);
-	if (!rc && libxl_domain_create_restore(ctx, &config, &domid, s->theirs, -1, &params, NULL, NULL))
+	if (!rc && libxl_domain_create_restore(ctx, &config, &domid, stream, -1, &params, NULL, NULL))
 		rc = xen_error(err, -EIO, "restore %s", s->d.name);
 	if (!rc)
 		s->d.domid = domid;

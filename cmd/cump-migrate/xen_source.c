@@ -23,6 +23,7 @@
 #include "xen_stream.h"
 
 #define ROUND_US 10000	  /* between the beginnings of two rounds */
+#define SUSPEND_MS 30000  /* for both guests to suspend */
 #define PAGE 4096u
 
 _Static_assert(CUMP_BATCH <= XEN_TYPES_MAX, "one question a batch");
@@ -44,13 +45,6 @@ struct source {
 	void *mapped;
 	size_t mapped_pages;
 	int theirs; /* the engine's end of the stream */
-	/* its stop */
-	pthread_t stopper;
-	struct err stop_err;
-	int stop_rc;
-	uint64_t stopped_us;
-	void (*on_stop)(void *ctx);
-	void *on_stop_ctx;
 };
 
 /* Both members and the engine that drives them; it goes with the last of them. */
@@ -60,6 +54,12 @@ struct xen_pair {
 	struct err err; /* of the engine's thread, once it is over */
 	pthread_t thread;
 	bool runs;
+	/* their stop */
+	pthread_t stopper;
+	struct err stop_err;
+	int stop_rc;
+	uint64_t stopped_us[CUMP_MEMBERS];
+	bool stopping;
 	unsigned users;
 };
 
@@ -241,7 +241,8 @@ static void stop_engine(struct xen_pair *p)
 		return;
 	cump_engine_abort(p->engine);
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
-		shutdown(p->member[i]->theirs, SHUT_RDWR);
+		if (p->member[i])
+			shutdown(p->member[i]->theirs, SHUT_RDWR);
 	pthread_join(p->thread, NULL);
 	p->runs = false;
 }
@@ -364,9 +365,19 @@ static int source_identify(void *m, struct pair_identity *id, struct err *err)
 	return xen_domain_identify(&s->d, s->is_vtpm, id, err);
 }
 
-/* One engine for both: the VM's operations and the vTPM's then mean their halves of it. */
+static uint64_t no_pages(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+/*
+ * One engine for both: the VM's operations and the vTPM's then mean their halves of it. @vtpm NULL: the
+ * bench, which moves one alone to compare.
+ */
 static int source_join(void *vm, void *vtpm, struct err *err)
 {
+	static const struct cump_source_ops nothing = {.pages = no_pages};
 	struct source *member[CUMP_MEMBERS] = {vm, vtpm};
 	struct cump_source source[CUMP_MEMBERS];
 	struct xen_pair *p = calloc(1, sizeof(*p));
@@ -376,8 +387,8 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 	if (!p)
 		return err_set(err, -ENOMEM, "join pair: out of memory");
 	for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++) {
-		rc = open_memory(member[i], err);
-		source[i] = (struct cump_source){&engine_source, member[i]};
+		source[i] = (struct cump_source){member[i] ? &engine_source : &nothing, member[i]};
+		rc = member[i] ? open_memory(member[i], err) : 0;
 		p->member[i] = member[i];
 	}
 	if (!rc)
@@ -386,12 +397,22 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 		free(p);
 		return rc;
 	}
-	p->users = CUMP_MEMBERS;
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
+		if (!member[i])
+			continue;
 		member[i]->pair = p;
 		member[i]->index = i;
+		p->users++;
 	}
 	return 0;
+}
+
+static bool all_have_streams(const struct xen_pair *p)
+{
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		if (p->member[i] && p->member[i]->theirs < 0)
+			return false;
+	return true;
 }
 
 /* The engine runs when both have a stream. */
@@ -407,7 +428,7 @@ static int source_start(void *m, int *stream, struct err *err)
 		return err_sys(err, -errno, "make a stream for %s", s->d.name);
 	s->theirs = fd[0];
 	*stream = fd[1];
-	if (p->member[CUMP_VM]->theirs < 0 || p->member[CUMP_VTPM]->theirs < 0)
+	if (!all_have_streams(p))
 		return 0;
 	rc = pthread_create(&p->thread, NULL, run_engine, p);
 	p->runs = !rc;
@@ -455,37 +476,50 @@ static void source_on_stop(void *m, void (*fn)(void *ctx), void *ctx)
 	(void)m, (void)fn, (void)ctx; /* a domain does not stop by itself because of us */
 }
 
-/* The guest itself must bring its devices to rest; it takes as long as it takes. */
-static void *stop_domain(void *ctx)
+/* The guests themselves must bring their devices to rest; it takes as long as it takes. */
+static void *stop_domains(void *ctx)
 {
-	struct source *s = ctx;
-	libxl_ctx *xl = xen_ctx(&s->stop_err);
+	uint32_t domid[CUMP_MEMBERS];
+	struct xen_pair *p = ctx;
+	libxl_ctx *xl = xen_ctx(&p->stop_err);
+	unsigned n = 0;
 
-	if (!xl)
-		s->stop_rc = s->stop_err.code;
-	else if (libxl_domain_suspend_only(xl, s->d.domid, NULL))
-		s->stop_rc = xen_error(&s->stop_err, -EIO, "suspend %s", s->d.name);
-	s->stopped_us = units_realtime_us();
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		if (p->member[i])
+			domid[n++] = p->member[i]->d.domid;
+	p->stop_rc = !xl ? p->stop_err.code
+			 : xen_suspend(xl, domid, p->stopped_us, n, SUSPEND_MS, &p->stop_err);
 	return NULL;
 }
 
+/* The first to be told tells both. */
 static int source_stop_begin(void *m, struct err *err)
 {
 	struct source *s = m;
+	struct xen_pair *p = s->pair;
 	int rc;
 
-	s->stop_rc = 0;
-	rc = pthread_create(&s->stopper, NULL, stop_domain, s);
+	if (p->stopping)
+		return 0;
+	rc = pthread_create(&p->stopper, NULL, stop_domains, p);
+	p->stopping = !rc;
 	return rc ? err_sys(err, -rc, "suspend %s", s->d.name) : 0;
+}
+
+static void join_stop(struct xen_pair *p)
+{
+	if (p->stopping)
+		pthread_join(p->stopper, NULL);
+	p->stopping = false;
 }
 
 static int source_stop_end(void *m, uint64_t *when_us, struct err *err)
 {
 	struct source *s = m;
 
-	pthread_join(s->stopper, NULL);
-	*when_us = s->stopped_us;
-	return s->stop_rc ? err_set(err, s->stop_rc, "%s", s->stop_err.text) : 0;
+	join_stop(s->pair);
+	*when_us = s->pair->stopped_us[s->pair->member[0] ? s->index : 0];
+	return s->pair->stop_rc ? err_set(err, s->pair->stop_rc, "%s", s->pair->stop_err.text) : 0;
 }
 
 static int source_finish(void *m, struct err *err)

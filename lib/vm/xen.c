@@ -80,11 +80,13 @@ libxl_ctx *xen_ctx(struct err *err)
 	static libxl_ctx *ctx;
 
 	pthread_mutex_lock(&once);
-	if (!ctx && !xen_here())
+	if (ctx)
+		; /* its mode may not be set again: it may have children by now */
+	else if (!xen_here())
 		err_set(err, -ENODEV, "open Xen: this is no Xen host (dom0)");
-	else if (!ctx && libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger))
+	else if (libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger))
 		xen_error(err, geteuid() ? -EACCES : -ENODEV, "open Xen");
-	else if (ctx)
+	else
 		libxl_childproc_setmode(ctx, &hooks, NULL);
 	pthread_mutex_unlock(&once);
 	return ctx;
