@@ -14,7 +14,7 @@ struct cump_opts {
 	const char *vm, *vtpm;				/* PAIR */
 	const char *tls, *psk, *peer_name;		/* keys */
 	const char *policy; /* of the union engine */
-	bool verify;
+	bool verify, offline;
 	bool insecure;
 	const char *state_dir, *run_dir, *pairs;
 	const char *pair_file;

@@ -154,27 +154,44 @@ static struct json_object *sink_place(void *m)
 	return o;
 }
 
+/* What both members of the pair that this process serves need; each asks alone. */
+static int check_memory(struct sink *s, libxl_ctx *ctx, struct err *err)
+{
+	static uint64_t others_kib;
+	uint64_t free_kib = 0, need_kib = message_number(s->place, "mem_bytes") >> 10;
+
+	if (libxl_get_free_memory(ctx, &free_kib))
+		return xen_error(err, -EIO, "ask Xen for free memory");
+	if (free_kib < others_kib + need_kib)
+		return err_set(err, -ENOMEM, "place %s: %llu MiB needed, Xen has %llu MiB free", s->d.name,
+			       (unsigned long long)(others_kib + need_kib) >> 10,
+			       (unsigned long long)free_kib >> 10);
+	others_kib += need_kib;
+	return 0;
+}
+
 /* Nothing is started before the stream comes; but what would fail then must fail now. */
 static int sink_launch(void *m, struct err *err)
 {
 	libxl_ctx *ctx = xen_ctx(err);
 	struct sink *s = m;
-	uint64_t free_kib = 0, need_kib = message_number(s->place, "mem_bytes") >> 10;
+	char platform[32];
 	uint32_t domid;
+	int rc;
 
 	if (!ctx)
 		return err ? err->code : -ENODEV;
+	xen_platform(platform);
+	if (strcmp(platform, message_text(s->place, "platform")) != 0)
+		return err_set(err, -EPROTONOSUPPORT, "place %s: it comes from a '%s', and this is a '%s'",
+			       s->d.name, message_text(s->place, "platform"), platform);
 	if (s->d.domid != UINT32_MAX)
 		return err_set(err, -EEXIST, "place %s: a domain with its uuid is here already", s->d.name);
 	if (!libxl_name_to_domid(ctx, s->d.name, &domid))
 		return err_set(err, -EEXIST, "place %s: a domain of this name is here already", s->d.name);
-	if (libxl_get_free_memory(ctx, &free_kib))
-		return xen_error(err, -EIO, "ask Xen for free memory");
-	if (free_kib < need_kib)
-		return err_set(err, -ENOMEM, "place %s: %llu MiB needed, Xen has %llu MiB free", s->d.name,
-			       (unsigned long long)need_kib >> 10, (unsigned long long)free_kib >> 10);
-	s->mine = true;
-	return 0;
+	rc = check_memory(s, ctx, err);
+	s->mine = !rc;
+	return rc;
 }
 
 static int sink_identify(void *m, struct pair_identity *id, struct err *err)

@@ -25,7 +25,11 @@ struct pin_opts pin_opts = {
 #define OPT_JSON {0, "json", CLI_FLAG, &O.json, NULL, "one JSON object a line"}
 #define OPT_DRY {'n', "dry-run", CLI_FLAG, &O.dry_run, NULL, "tell what would be done"}
 
-static const struct cli_opt pin_options[] = {OPT_CPUS, OPT_HOW, OPT_DRY, OPT_STATE, OPT_JSON, CLI_END};
+static const struct cli_opt pin_options[] = {
+	OPT_CPUS,
+	{0, "soft", CLI_STRING, &O.soft, "CPUS", "Xen: CPUs that vCPUs rather run on"},
+	OPT_HOW, OPT_DRY, OPT_STATE, OPT_JSON, CLI_END,
+};
 static const struct cli_opt auto_options[] = {
 	OPT_HOW,
 	{0, "sample", CLI_DURATION, &O.sample_us, "TIME", "how long to look at the load (300ms)"},

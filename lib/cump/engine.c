@@ -302,6 +302,8 @@ static int begin(struct cump_engine *e, struct err *err)
 		e->stats.member[i].pages = e->stats.member[i].remaining = cump_to_send(&e->cump, i);
 		pthread_mutex_unlock(&e->lock);
 	}
+	/* Deferred, whoever leaves before the first round has begun: it takes them up, and so does the last. */
+	cump_leave(&e->cump, 0);
 	return rc;
 }
 

@@ -338,5 +338,6 @@ static int xen_lookup(const char *name, struct vm *vm, struct err *err)
 }
 
 const struct vm_driver vm_driver_xen = {
-	.prefix = "xen", .what = "a domain of Xen", .find = xen_find, .lookup = xen_lookup};
+	.prefix = "xen", .what = "a domain of Xen", .find = xen_find, .lookup = xen_lookup,
+	.vcpus = &xen_vcpu_ops, .ondemand = &xen_ondemand_ops};
 #endif

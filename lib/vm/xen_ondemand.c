@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* Xen: populate-on-demand (PoD), frames that a guest gets only when it touches them, from a cache. */
+#ifdef HAVE_XEN
+#include <errno.h>
+#include <stdlib.h>
+
+#include "vm/drivers.h"
+#include "vm/ondemand.h"
+#include "vm/xen.h"
+
+#define PAGE 4096u
+
+static int read_memory(const struct vm *vm, struct vm_ondemand *out, struct err *err)
+{
+	uint64_t all = 0, cache = 0, entries = 0, target_kib = 0;
+	libxl_ctx *ctx = xen_ctx(err);
+	xc_interface *xch = ctx ? xen_control(err) : NULL;
+	libxl_dominfo info;
+	int rc = 0;
+
+	if (!xch)
+		return err ? err->code : -ENODEV;
+	libxl_dominfo_init(&info);
+	if (libxl_domain_info(ctx, &info, vm->domid) || libxl_get_memory_target(ctx, vm->domid, &target_kib))
+		rc = xen_error(err, -ESRCH, "ask for the memory of %s", vm->target);
+	/* A PV domain has none: not an error, it has all of its frames. */
+	else if (info.domain_type != LIBXL_DOMAIN_TYPE_PV &&
+		 xc_domain_get_pod_target(xch, vm->domid, &all, &cache, &entries))
+		rc = xen_error(err, -EIO, "ask for the pages on demand of %s", vm->target);
+	*out = (struct vm_ondemand){.max_bytes = info.max_memkb << 10, .target_bytes = target_kib << 10,
+				    .given_bytes = info.current_memkb << 10, .cache_bytes = cache * PAGE,
+				    .entry_bytes = entries * PAGE};
+	libxl_dominfo_dispose(&info);
+	xc_interface_close(xch);
+	return rc;
+}
+
+/* To be asked for its type a frame must be there: Xen populates it (getpageframeinfo3 looks up with P2M_ALLOC). */
+static int touch_all(xc_interface *xch, uint32_t domid, const char *name, struct err *err)
+{
+	xen_pfn_t frames = 0;
+	uint64_t *there;
+	int rc;
+
+	if (xc_domain_nr_gpfns(xch, domid, &frames) < 0)
+		return xen_error(err, -EIO, "ask for the memory of %s", name);
+	there = calloc(frames / 64 + 1, sizeof(*there));
+	rc = there ? xen_frames(xch, domid, frames, there, err)
+		   : err_sys(err, -ENOMEM, "look at the memory of %s", name);
+	free(there);
+	return rc;
+}
+
+static int fill_memory(const struct vm *vm, uint64_t bytes, struct err *err)
+{
+	libxl_ctx *ctx = xen_ctx(err);
+	xc_interface *xch = ctx ? xen_control(err) : NULL;
+	int rc = 0;
+
+	if (!xch)
+		return err ? err->code : -ENODEV;
+	/* The cache first: touched before there are frames for all, pages would be taken back from the guest. */
+	if (libxl_set_memory_target(ctx, vm->domid, (int64_t)(bytes >> 10), 0, 1))
+		rc = xen_error(err, -ENOMEM, "set the memory target of %s", vm->target);
+	if (!rc)
+		rc = touch_all(xch, vm->domid, vm->target, err);
+	xc_interface_close(xch);
+	return rc;
+}
+
+static int room(uint64_t *free_bytes, struct err *err)
+{
+	libxl_ctx *ctx = xen_ctx(err);
+	uint64_t kib = 0;
+
+	if (!ctx)
+		return err ? err->code : -ENODEV;
+	if (libxl_get_free_memory(ctx, &kib))
+		return xen_error(err, -EIO, "ask Xen for free memory");
+	*free_bytes = kib << 10;
+	return 0;
+}
+
+const struct vm_ondemand_ops xen_ondemand_ops = {read_memory, fill_memory, room};
+#endif
