@@ -70,7 +70,7 @@ refused() { # STATUS TEXT
 	assert_settled
 }
 
-@test "a wrong pair, a name that is taken, too little memory: refused, and nothing moves" {
+@test "a wrong pair, another Xen, a name that is taken, too little memory: refused, and nothing moves" {
 	start_receiver
 	pair=(--vm xen:pair-vtpm --vtpm xen:pair)
 	move
@@ -80,6 +80,14 @@ refused() { # STATUS TEXT
 	move
 	refused 1 "is bound to vTPM 00000000-0000-4000-8000-000000000001, not to $vtpm_uuid"
 	on "$home" xenstore-write "/vm/$vm_uuid/util-vm/vtpm-uuid" "$vtpm_uuid"
+
+	cc -shared -fPIC -D_GNU_SOURCE -o "$d/other-xen.so" "$helpers/other-xen.c"
+	send_env=(LD_PRELOAD="$d/other-xen.so")
+	move
+	refused 3 "it comes from a 'xen 4.[0-9]+', and this is a 'xen 4.[0-9]+'"
+	send_env=()
+	run --separate-stderr on "$home" "$tool" check --insecure "${pair[@]}" "tcp:$address:7070"
+	assert_equal "$status" 0
 
 	# Two paused domains are in the way there, one after the other.
 	on "$away" sh -c 'printf "type=\"pvh\"\nname=\"pair\"\nmemory=96\nkernel=\"%s\"\n" "$1" >/tmp/c/x.cfg
@@ -94,6 +102,7 @@ refused() { # STATUS TEXT
 	move
 	assert_equal "$status" 3
 	assert_regex "$stderr" "MiB needed, Xen has [0-9]+ MiB free"
+	run -3 on "$home" "$tool" check --insecure "${pair[@]}" "tcp:$address:7070"
 	on "$away" xl destroy other
 	assert_only_at "$home" "$away"
 	assert_settled
@@ -142,7 +151,7 @@ refused() { # STATUS TEXT
 	assert_output --partial "lost 0 wrong 0"
 }
 
-@test "a guest that dirties faster than the link is ended by the round limit, beyond the budget, and says so" {
+@test "a guest that dirties faster than the link: the round limit ends it, beyond the budget; and off line" {
 	new_pair --rate 0
 	where_is_it
 	start_receiver
@@ -155,6 +164,32 @@ refused() { # STATUS TEXT
 	local from=$home
 	moved
 	assert_only_at "$home" "$from"
+
+	start_receiver -v
+	move --no-compress --offline --verify
+	assert_equal "$status" 0
+	run cat "$d/receive.err"
+	assert_line --partial "state of the VM is the source's"
+	stop_receiver
+	moved
 	run -0 ctl vm stop-test
+	assert_output --partial "lost 0 wrong 0"
+}
+
+@test "PV domains: refused while they run, moved off line" {
+	new_pair --type pv
+	where_is_it
+	start_receiver
+	move --no-compress
+	refused 3 "cannot be logged here"
+	move --no-compress --offline --json
+	echo "# $output" >&3
+	assert_equal "$status" 0
+	stop_receiver
+	local from=$home
+	moved
+	assert_only_at "$home" "$from"
+	run -0 ctl vm stop-test
+	echo "# vtpmtest: $output" >&3
 	assert_output --partial "lost 0 wrong 0"
 }

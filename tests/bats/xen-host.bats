@@ -61,7 +61,7 @@ affinity() { # of vCPU 0: "HARD / SOFT" by Xen's own tool
 	assert_line --partial '"vcpu":1,"hard":"0"'
 	assert_regex "$(affinity)" '1 / '
 	run -0 on "$O/bin/pincore" show xen:web
-	assert_line --regexp '^vcpu 0 .* 1 .* 0-1$'
+	assert_line --regexp '^vcpu 0 .* 1 .* 0,1$'
 	run -0 on "$O/bin/pincore" show
 	assert_line --partial 'pinned by pincore'
 

@@ -25,7 +25,7 @@ xen_teardown_file() {
 
 xen_setup() {
 	d=$BATS_TEST_TMPDIR
-	receive_options=() send_options=(--rendezvous 60s) receiver='' pair=(--vm xen:pair --vtpm xen:pair-vtpm)
+	receive_options=() send_options=(--rendezvous 60s) receiver='' send_env=() pair=(--vm xen:pair --vtpm xen:pair-vtpm)
 	where_is_it
 	on a sh -c 'rm -rf /tmp/c && mkdir -p /tmp/c/sa /tmp/c/sb'
 	on b sh -c 'rm -rf /tmp/c && mkdir -p /tmp/c/sa /tmp/c/sb'
@@ -105,7 +105,7 @@ stop_receiver() {
 
 # move [OPTION...]: sets $status, $output, $stderr
 move() {
-	run --separate-stderr on "$home" "$tool" send --insecure "${pair[@]}" --state-dir /tmp/c/sa \
+	run --separate-stderr on "$home" env "${send_env[@]}" "$tool" send --insecure "${pair[@]}" --state-dir /tmp/c/sa \
 		"${send_options[@]}" "$@" "tcp:$address:7070"
 }
 
