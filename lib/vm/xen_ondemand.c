@@ -2,7 +2,7 @@
 /* Xen: populate-on-demand (PoD), frames that a guest gets only when it touches them, from a cache. */
 #ifdef HAVE_XEN
 #include <errno.h>
-#include <stdlib.h>
+#include <stdbool.h>
 
 #include "vm/drivers.h"
 #include "vm/ondemand.h"
@@ -35,19 +35,31 @@ static int read_memory(const struct vm *vm, struct vm_ondemand *out, struct err 
 	return rc;
 }
 
-/* To be asked for its type a frame must be there: Xen populates it (getpageframeinfo3 looks up with P2M_ALLOC). */
+static bool any_left(xc_interface *xch, uint32_t domid)
+{
+	uint64_t all, cache, entries = 0;
+
+	return !xc_domain_get_pod_target(xch, domid, &all, &cache, &entries) && entries;
+}
+
+/*
+ * To be asked for its type a frame must be there: Xen populates it (getpageframeinfo3 looks up with
+ * P2M_ALLOC). From the bottom, until none is left.
+ */
 static int touch_all(xc_interface *xch, uint32_t domid, const char *name, struct err *err)
 {
-	xen_pfn_t frames = 0;
-	uint64_t *there;
-	int rc;
+	xen_pfn_t frames = 0, type[XEN_TYPES_MAX];
+	int rc = 0;
 
 	if (xc_domain_nr_gpfns(xch, domid, &frames) < 0)
 		return xen_error(err, -EIO, "ask for the memory of %s", name);
-	there = calloc(frames / 64 + 1, sizeof(*there));
-	rc = there ? xen_frames(xch, domid, frames, there, err)
-		   : err_sys(err, -ENOMEM, "look at the memory of %s", name);
-	free(there);
+	for (xen_pfn_t at = 0; !rc && at < frames && any_left(xch, domid); at += XEN_TYPES_MAX) {
+		unsigned n = frames - at < XEN_TYPES_MAX ? (unsigned)(frames - at) : XEN_TYPES_MAX;
+
+		for (unsigned i = 0; i < n; i++)
+			type[i] = at + i;
+		rc = xen_page_types(xch, domid, type, n, err);
+	}
 	return rc;
 }
 
