@@ -455,6 +455,7 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 {
 	static const struct cump_source_ops nothing = {.pages = no_pages};
 	struct source *member[CUMP_MEMBERS] = {vm, vtpm};
+	enum cump_policy policy = member[CUMP_VM]->policy;
 	struct cump_source source[CUMP_MEMBERS];
 	struct xen_pair *p = calloc(1, sizeof(*p));
 	struct cump_sink sink = {&engine_sink, p};
@@ -470,7 +471,7 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 		p->member[i] = member[i];
 	}
 	if (!rc)
-		rc = cump_engine_new(source, &sink, member[CUMP_VM]->policy, ROUND_US, &p->engine, err);
+		rc = cump_engine_new(source, &sink, policy, ROUND_US, &p->engine, err);
 	if (rc) {
 		free(p);
 		return rc;
