@@ -72,7 +72,11 @@ int main(int argc, char **argv)
 	static const struct cli_tool tool = {
 		.name = "pincore",
 		.summary = "Pin a VM's threads, all of them, and prove it.",
+#ifdef HAVE_XEN
+		.features = "QEMU (QMP), Xen (libxl), perf events, cgroup v2",
+#else
 		.features = "QEMU (QMP), perf events, cgroup v2",
+#endif
 		.verbs = verbs,
 	};
 
