@@ -44,10 +44,15 @@ say_case() {
 # What is done at the step, by whoever came to it: its shell's parent. A cut comes up again by itself.
 deed() {
 	case $victim in
-	sender | child) echo 'kill -KILL $PPID' ;;
-	cancel) echo 'kill -TERM $PPID' ;;
-	cut) echo 'ip link set eth1 down; (sleep 8; ip link set eth1 up) </dev/null >/dev/null 2>&1 &' ;;
+	sender | child) echo ': >/tmp/c/hit; kill -KILL $PPID' ;;
+	cancel) echo ': >/tmp/c/hit; kill -TERM $PPID' ;;
+	cut) echo ': >/tmp/c/hit; ip link set eth1 down; (sleep 8; ip link set eth1 up) </dev/null >/dev/null 2>&1 &' ;;
 	esac
+}
+
+# A step that was never reached proves nothing.
+hit() {
+	on a test -e /tmp/c/hit || on b test -e /tmp/c/hit
 }
 
 both_run() { # HOST
@@ -100,7 +105,8 @@ one_case() { # STEP VICTIM
 		;;
 	esac
 	verdict=
-	judge_status || verdict=status
+	hit || verdict="not hit"
+	judge_status || verdict+=" status"
 	settle
 	judge_places || verdict+=" places"
 	[ -z "$(open_journals)" ] || verdict+=" journals"
@@ -115,8 +121,8 @@ one_case() { # STEP VICTIM
 	elif both_run "$away"; then
 		moved
 	fi
-	on a sh -c 'rm -rf /tmp/c/s[ab]/*'
-	on b sh -c 'rm -rf /tmp/c/s[ab]/*'
+	on a sh -c 'rm -rf /tmp/c/s[ab]/* /tmp/c/hit'
+	on b sh -c 'rm -rf /tmp/c/s[ab]/* /tmp/c/hit'
 }
 
 matrix() { # VICTIM [REGEXP of steps]
