@@ -3,6 +3,9 @@
 #ifdef HAVE_XEN
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <xenstore.h>
 
 #include "vm/drivers.h"
 #include "vm/ondemand.h"
@@ -10,9 +13,28 @@
 
 #define PAGE 4096u
 
+/* What Xen itself holds for its maximum follows the target; xenstore keeps what it was made with. 0: not told. */
+static uint64_t static_max_kib(uint32_t domid)
+{
+	struct xs_handle *xs = xs_open(0);
+	char path[80], *text = NULL;
+	uint64_t kib = 0;
+	unsigned n;
+
+	snprintf(path, sizeof(path), "/local/domain/%u/memory/static-max", domid);
+	if (xs)
+		text = xs_read(xs, XBT_NULL, path, &n);
+	if (text)
+		kib = strtoull(text, NULL, 10);
+	free(text);
+	if (xs)
+		xs_close(xs);
+	return kib;
+}
+
 static int read_memory(const struct vm *vm, struct vm_ondemand *out, struct err *err)
 {
-	uint64_t all = 0, cache = 0, entries = 0, target_kib = 0;
+	uint64_t all = 0, cache = 0, entries = 0, target_kib = 0, max_kib = static_max_kib(vm->domid);
 	libxl_ctx *ctx = xen_ctx(err);
 	xc_interface *xch = ctx ? xen_control(err) : NULL;
 	libxl_dominfo info;
@@ -27,7 +49,8 @@ static int read_memory(const struct vm *vm, struct vm_ondemand *out, struct err 
 	else if (info.domain_type != LIBXL_DOMAIN_TYPE_PV &&
 		 xc_domain_get_pod_target(xch, vm->domid, &all, &cache, &entries))
 		rc = xen_error(err, -EIO, "ask for the pages on demand of %s", vm->target);
-	*out = (struct vm_ondemand){.max_bytes = info.max_memkb << 10, .target_bytes = target_kib << 10,
+	*out = (struct vm_ondemand){.max_bytes = (max_kib ? max_kib : info.max_memkb) << 10,
+				    .target_bytes = target_kib << 10,
 				    .given_bytes = info.current_memkb << 10, .cache_bytes = cache * PAGE,
 				    .entry_bytes = entries * PAGE};
 	libxl_dominfo_dispose(&info);

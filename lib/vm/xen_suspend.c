@@ -12,9 +12,9 @@
 #include "base/units.h"
 #include "vm/xen.h"
 
-#define PATIENCE_US 700000 /* from one's standing still, or the question, to the other's */
-#define AGAIN_US 250000	   /* a guest that is still at its last attempt does not see the question */
-#define PAUSE_US 60000	   /* for what was in flight to be answered */
+#define PATIENCE_US 500000 /* from one's standing still, or the question, to the other's */
+#define AGAIN_US 150000	   /* a guest that is still at its last attempt does not see the question */
+#define PAUSE_US 40000	   /* for what was in flight to be answered */
 #define LOOK_MS 20	   /* Xen tells of a domain's end by a watch; this is for what a watch may miss */
 
 struct suspend {
