@@ -6,6 +6,7 @@
  *	xen_alone send DOMAIN tcp:ADDRESS
  */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -189,6 +190,7 @@ static int receive_one(struct net_security *security, const struct net_addr *add
 	if (listener < 0)
 		return EXIT_REFUSED;
 	fprintf(stderr, "listening\n");
+	poll(&(struct pollfd){listener, POLLIN, 0}, 1, -1);
 	fd = net_accept(listener, peer, sizeof(peer), err);
 	if (fd < 0 || net_conn_open(security, fd, 10000, &conn, err))
 		return EXIT_REFUSED;
