@@ -233,7 +233,8 @@ static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config
 static int restore(struct sink *s, struct err *err)
 {
 	struct json_object *preface = NULL, *config = NULL;
-	libxl_ctx *ctx = xen_ctx(err);
+	/* Its own: libxl holds a context's lock while it sets a domain up, and there are two. */
+	libxl_ctx *ctx = xen_ctx_new(err);
 	int rc = ctx ? xen_read_preface(s->theirs, &preface, err) : -ENODEV;
 
 	if (!rc && !json_object_object_get_ex(preface, "config", &config))
@@ -243,6 +244,8 @@ static int restore(struct sink *s, struct err *err)
 	if (!rc && message_text(preface, "vtpm")[0])
 		rc = xen_bind_vtpm(ctx, s->d.domid, message_text(preface, "vtpm"), err);
 	json_object_put(preface);
+	if (ctx)
+		libxl_ctx_free(ctx);
 	return rc;
 }
 

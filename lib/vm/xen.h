@@ -21,6 +21,9 @@
  */
 libxl_ctx *xen_ctx(struct err *err);
 
+/* One of the caller's own (libxl_ctx_free): what takes long holds up nobody else then. NULL with @err. */
+libxl_ctx *xen_ctx_new(struct err *err);
+
 /* An xc_interface of the caller's own (xc_interface_close), which logs where xen_ctx's does; NULL with @err. */
 xc_interface *xen_control(struct err *err);
 
