@@ -12,7 +12,8 @@
 #include "base/units.h"
 #include "vm/xen.h"
 
-#define PATIENCE_US 500000 /* from one's standing still, or the question, to the other's */
+#define PATIENCE_US 500000 /* from one's standing still, or the question, to the other's; it grows: hosts are busy */
+#define PATIENCE_MAX_US 4000000
 #define AGAIN_US 150000	   /* a guest that is still at its last attempt does not see the question */
 #define PAUSE_US 40000	   /* for what was in flight to be answered */
 #define LOOK_MS 20	   /* Xen tells of a domain's end by a watch; this is for what a watch may miss */
@@ -127,12 +128,12 @@ static int ask(const struct suspend *s, unsigned first, bool again, struct err *
 	return rc;
 }
 
-static bool attempt(const struct suspend *s)
+static bool attempt(const struct suspend *s, uint64_t patience_us)
 {
 	uint64_t since = units_now_us();
 	unsigned still = 0, now;
 
-	while (units_now_us() - since < PATIENCE_US) {
+	while (units_now_us() - since < patience_us) {
 		wait_for_watch(s);
 		now = look(s);
 		if (now == s->n)
@@ -164,13 +165,17 @@ static int take_back(const struct suspend *s, unsigned *failed, struct err *err)
 
 static int suspend_all(const struct suspend *s, struct err *err)
 {
+	uint64_t patience_us = PATIENCE_US;
 	unsigned failed = 0;
 	int rc;
 
 	for (unsigned tries = 0;; tries++) {
 		rc = ask(s, failed, tries > 0, err);
-		if (!rc && attempt(s))
+		if (!rc && attempt(s, patience_us))
 			return 0;
+		patience_us += patience_us / 2;
+		if (patience_us > PATIENCE_MAX_US)
+			patience_us = PATIENCE_MAX_US;
 		if (take_back(s, &failed, rc ? NULL : err) || rc)
 			return rc ? rc : err ? err->code : -EIO;
 		log_verbose("domain %u could not suspend while the other stood still: again", s->domid[failed]);
