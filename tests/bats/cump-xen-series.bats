@@ -28,14 +28,14 @@ of() { # KEY: of the pair's own, out of the report
 }
 
 @test "moves to and fro in a row: memory equal each time, TPM's state right, nothing lost" {
-	for i in $(seq "${CUMP_MOVES:-10}"); do
+	for nth in $(seq "${CUMP_MOVES:-10}"); do
 		start_receiver -v
 		policy=cump
-		[ $((i % 4)) -lt 2 ] || policy=independent
+		[ $((nth % 4)) -lt 2 ] || policy=independent
 		move --verify --json --no-compress --policy $policy
 		[ "$status" = 0 ] || echo "# $stderr" >&3
 		assert_equal "$status" 0
-		echo "# move $i $policy: total $(of 'total_us / 1e6') s, downtime $(of 'downtime_us / 1e3') ms," \
+		echo "# move $nth $policy: total $(of 'total_us / 1e6') s, downtime $(of 'downtime_us / 1e3') ms," \
 			"skew $(of 'stop_skew_us / 1e3') ms, rounds $(of vm.rounds), resent $(of "vm.resent_pages + .vtpm.resent_pages")" >&3
 		run cat "$d/receive.err"
 		assert_line --partial "state of the VM is the source's"
