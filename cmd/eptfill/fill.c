@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "base/units.h"
 #include "eptfill.h"
+#include "ondemand.h"
 
 struct show {
 	struct progress bar;
@@ -362,6 +363,7 @@ static int fill_one(const char *name)
 int eptfill_fill(int argc, char **argv)
 {
 	int status = EXIT_DONE;
+	struct vm vm;
 
 	if (!argc)
 		return cli_usage_error("fill: a target is missing (NAME, pid:N or qmp:PATH)");
@@ -371,7 +373,7 @@ int eptfill_fill(int argc, char **argv)
 		return cli_usage_error("--stall: not from 50us to 1s");
 	catch_signals();
 	for (int i = 0; i < argc && !signal_seen(); i++) {
-		int one = fill_one(argv[i]);
+		int one = ondemand_vm(argv[i], &vm) ? ondemand_fill(&vm) : fill_one(argv[i]);
 
 		status = one > status ? one : status;
 	}
