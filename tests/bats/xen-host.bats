@@ -39,7 +39,7 @@ guest() { # MEMORY MAXMEM
 		vcpus = 2
 		tsc_mode = "native"
 		kernel = "$O/lab/vmlinux"
-		ramdisk = "$O/lab/initramfs.cpio"
+		ramdisk = "$O/lab/initramfs"
 		cmdline = "console=hvc0 ctl=/dev/hvc0 loglevel=2 panic=-1 mitigations=off ipv6.disable=1 role=vm tpm=none"
 	END
 }
