@@ -5,7 +5,7 @@
 bats_require_minimum_version 1.8.0
 load helpers/cump-xen
 
-# bats file_tags=lab
+# bats file_tags=lab,long
 
 setup_file() {
 	# Its PCRs prove that the TPM's state has moved. So would a sequence (cump-xen-series.bats), but for a part of one
