@@ -42,6 +42,7 @@ const struct guest_cipher *guest_cipher(const char *verb, const char *name)
 int guest_open(struct guest *g, const char *verb)
 {
 	struct err err = {0};
+	char way[256];
 	uint32_t status;
 	int rc;
 
@@ -51,6 +52,8 @@ int guest_open(struct guest *g, const char *verb)
 		log_error("%s: %s", verb, err.text);
 		return rc == -EINVAL ? EXIT_USAGE : rc == -ETIMEDOUT ? EXIT_TIMED_OUT : EXIT_REFUSED;
 	}
+	card_client_way(g->c, way, sizeof(way));
+	log_verbose("%s: link %s", verb, way);
 	status = card_session_open(g->c, &g->session);
 	if (status == SDR_OK)
 		return 0;

@@ -83,6 +83,7 @@ struct end {
 	uint64_t done, failed, begun_ns, ended_ns;
 	uint32_t status;
 	struct histogram *latency;
+	char way[256]; /* the last that it had */
 	pthread_t thread;
 };
 
@@ -263,6 +264,8 @@ static void *run_end(void *arg)
 	else
 		run_link(e);
 	e->ended_ns = units_now_ns();
+	if (e->client)
+		card_client_way(e->client, e->way, sizeof(e->way));
 	return NULL;
 }
 
@@ -326,6 +329,8 @@ static void report(struct end *ends, uint32_t n)
 
 		json_object_object_add(j, "schema", json_object_new_string("util-vm/cardshare/speed/1"));
 		json_object_object_add(j, "op", json_object_new_string(ends[0].work->name));
+		if (ends[0].client)
+			json_object_object_add(j, "way", json_object_new_string(ends[0].way));
 		json_object_object_add(j, "size_bytes", json_object_new_int64((int64_t)o.size));
 		json_object_object_add(j, "links", json_object_new_int64(n));
 		json_object_object_add(j, "depth", json_object_new_int64(o.depth));
@@ -348,6 +353,8 @@ static void report(struct end *ends, uint32_t n)
 	       units_format_duration(histogram_percentile(all, 99) / 1000, p99, sizeof(p99)));
 	if (n > 1)
 		printf(" jain %.4f", jain);
+	if (ends[0].client)
+		printf(" by %s", ends[0].way);
 	putchar('\n');
 }
 

@@ -14,14 +14,14 @@ struct cump_opts {
 	const char *vm, *vtpm;				/* PAIR */
 	const char *tls, *psk, *peer_name;		/* keys */
 	const char *policy; /* of the union engine */
-	bool verify;
+	bool verify, offline;
 	bool insecure;
 	const char *state_dir, *run_dir, *pairs;
 	const char *pair_file;
 	uint64_t budget_us, timeout_us, rendezvous_us, silence_us, max_rounds;
 	uint32_t level;
 	bool no_compress, dry_run, json, once, accept_handed, all, no_wait;
-	const char *debug_at;
+	const char *debug_at, *debug_streams;
 	bool debug_steps;
 };
 extern struct cump_opts cump_opts;

@@ -31,7 +31,11 @@ struct cump_opts cump_opts = {
 	{0, "debug-steps", CLI_FLAG, &O.debug_steps, NULL, "list the steps of the protocol"},  \
 	{0, "debug-at", CLI_STRING, &O.debug_at, "STEP=COMMAND", "run COMMAND at STEP"}
 
-static const struct cli_opt check_opts[] = {OPT_PAIR, OPT_KEYS, OPT_JSON, CLI_END};
+static const struct cli_opt check_opts[] = {
+	OPT_PAIR, OPT_KEYS,
+	{0, "offline", CLI_FLAG, &O.offline, NULL, "Xen: as 'send --offline' would move it"},
+	OPT_JSON, CLI_END,
+};
 
 static const struct cli_opt send_opts[] = {
 	OPT_PAIR,
@@ -44,6 +48,7 @@ static const struct cli_opt send_opts[] = {
 	{0, "level", CLI_U32, &O.level, "N", "zstd level, 1 to 19; 0: fastest (0)"},
 	{0, "policy", CLI_STRING, &O.policy, "NAME", "Xen: cump or independent (independent)"},
 	{0, "verify", CLI_FLAG, &O.verify, NULL, "Xen: compare all memory before it starts there"},
+	{0, "offline", CLI_FLAG, &O.offline, NULL, "Xen: suspend both first, then copy (PV needs it)"},
 	{0, "no-compress", CLI_FLAG, &O.no_compress, NULL, "send as it is"},
 	{'n', "dry-run", CLI_FLAG, &O.dry_run, NULL, "ask the destination, move nothing"},
 	OPT_STATE,
@@ -63,6 +68,7 @@ static const struct cli_opt receive_opts[] = {
 	OPT_STATE,
 	OPT_JSON,
 	OPT_DEBUG,
+	{0, "debug-streams", CLI_STRING, &O.debug_streams, "DIR", "Xen: keep a copy of both streams in DIR"},
 	CLI_END,
 };
 

@@ -89,6 +89,7 @@ static int xen_where(const char *target, const char *role, struct json_object **
 	message_add(*where, "uuid", vm.uuid);
 	message_add(*where, "policy", cump_opts.policy ? cump_opts.policy : "");
 	json_object_object_add(*where, "verify", json_object_new_boolean(cump_opts.verify));
+	json_object_object_add(*where, "offline", json_object_new_boolean(cump_opts.offline));
 	return 0;
 }
 
@@ -124,6 +125,8 @@ int cump_pair(const struct pair_driver *driver[PAIR_MEMBERS],
 		return cli_usage_error("a pair is --vm TARGET --vtpm TARGET");
 	if (is_xen(cump_opts.vm) && driver_find("xen"))
 		return xen_pair(driver, where);
+	if (cump_opts.offline)
+		return cli_usage_error("--offline: of domains of Xen only; QEMU moves all that it has while it runs");
 	driver[PAIR_VM] = driver_find("qemu");
 	status = qemu_where(cump_opts.vm, "vm", &where[PAIR_VM]);
 	if (status)

@@ -220,6 +220,7 @@ static int choose_domain(struct parse *p, unsigned i)
 	message_add(o, "dir", p->dir);
 	message_add(o, "uuid", p->ident[i].uuid);
 	message_add(o, "name", p->ident[i].name);
+	message_add(o, "platform", p->ident[i].platform);
 	message_add_number(o, "mem_bytes", p->ident[i].mem_bytes);
 	return 0;
 }

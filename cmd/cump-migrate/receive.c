@@ -20,6 +20,7 @@
 #include "base/notify.h"
 #include "cump.h"
 #include "drivers.h"
+#include "pair/message.h"
 #include "pairfile.h"
 
 #define HANDSHAKE_MS 10000
@@ -122,6 +123,8 @@ static int find_place(void *ctx, const char *id, const struct pair_identity iden
 		rmdir(dir);
 		return rc;
 	}
+	for (unsigned i = 0; cump_opts.debug_streams && i < PAIR_MEMBERS; i++)
+		message_add(place->place[i], "streams", cump_opts.debug_streams);
 	if (handed && cump_opts.accept_handed)
 		pairfile_show(place);
 	return 0;
@@ -210,13 +213,30 @@ static void say(void *ctx, const char *id, const char *role, const char *outcome
 		log_note("pair %s that a receiver left: %s (%s)", id, outcome, detail);
 }
 
-/* What a receiver that was killed left: what was not promised goes, what was promised waits. */
+/*
+ * What a receiver that was killed left: what was not promised goes, what was promised waits. In a
+ * process of its own, as all that serves a pair is: libxl, where it is a pair of Xen's, needs the
+ * SIGCHLD that is blocked here, and its context is no heritage for the next child.
+ */
 static void clean_up(void)
 {
 	struct pair_recover conf = {.state_dir = cump_state_dir(), .find_driver = driver_find,
 				    .say = say, .sinks_only = true};
+	pid_t pid = fork();
+	sigset_t none;
 
+	if (pid < 0)
+		log_error("clean up: %s", strerror(errno));
+	if (pid > 0)
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	if (pid)
+		return;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	pair_recover(&conf, NULL);
+	fflush(NULL);
+	_exit(EXIT_DONE);
 }
 
 /* *@ours: the socket was made here, and goes with us; else it is the service manager's. */

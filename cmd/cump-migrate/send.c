@@ -12,6 +12,8 @@
 #include "pair/message.h"
 #include "pairfile.h"
 
+#define OFFLINE_RENDEZVOUS_US 3600000000ull
+
 static int list_steps(void)
 {
 	for (int s = 0; s < STEP_COUNT; s++)
@@ -52,6 +54,9 @@ static int run(struct pair_send *conf, const char *dest)
 		return cli_usage_error("%s", err.text);
 	conf->state_dir = cump_state_dir();
 	conf->limits = cump_limits();
+	/* Off line all memory is copied between the stop and the promise: the usual limit is not meant for that. */
+	if (cump_opts.offline && conf->limits.rendezvous_us < OFFLINE_RENDEZVOUS_US)
+		conf->limits.rendezvous_us = OFFLINE_RENDEZVOUS_US;
 	cump_watch_begin(&watch, &conf->hooks);
 	out = pair_send(conf, &report, &err);
 	cump_watch_end(&watch);

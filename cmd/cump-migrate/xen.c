@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <xenstore.h>
 #include <xxhash.h>
 
 #include "pair/message.h"
@@ -16,6 +17,17 @@
 #define PAGE 4096u
 
 /* ---- which domain ---- */
+
+static bool is_pv(libxl_ctx *ctx, uint32_t domid)
+{
+	libxl_dominfo info;
+	bool yes;
+
+	libxl_dominfo_init(&info);
+	yes = !libxl_domain_info(ctx, &info, domid) && info.domain_type == LIBXL_DOMAIN_TYPE_PV;
+	libxl_dominfo_dispose(&info);
+	return yes;
+}
 
 int xen_domain_find(const char *uuid, struct xen_domain *d, struct err *err)
 {
@@ -32,6 +44,34 @@ int xen_domain_find(const char *uuid, struct xen_domain *d, struct err *err)
 	name = libxl_domid_to_name(ctx, d->domid);
 	snprintf(d->name, sizeof(d->name), "%s", name ? name : uuid);
 	free(name);
+	d->pv = is_pv(ctx, d->domid);
+	return 0;
+}
+
+/* Of a domain with a device model its process's number is in xenstore. */
+static bool has_device_model(uint32_t domid)
+{
+	struct xs_handle *xs = xs_open(0);
+	char path[80], *pid = NULL;
+	unsigned n;
+
+	snprintf(path, sizeof(path), "/local/domain/%u/image/device-model-pid", domid);
+	if (xs)
+		pid = xs_read(xs, XBT_NULL, path, &n);
+	if (xs)
+		xs_close(xs);
+	free(pid);
+	return pid != NULL;
+}
+
+int xen_domain_movable(const struct xen_domain *d, bool offline, struct err *err)
+{
+	if (has_device_model(d->domid))
+		return err_set(err, -ENOTSUP, "move %s: its device model (QEMU) has a state that would be left "
+			       "behind (PVH domains have none)", d->name);
+	if (d->pv && !offline)
+		return err_set(err, -ENOTSUP, "move %s: what a PV domain writes cannot be logged here "
+			       "(--offline suspends and copies it)", d->name);
 	return 0;
 }
 
@@ -67,12 +107,7 @@ bool xen_domain_runs(const struct xen_domain *d)
 
 bool xen_domain_suspended(const struct xen_domain *d)
 {
-	libxl_dominfo info;
-	bool yes = info_of(d, &info) && info.shutdown &&
-		   info.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND;
-
-	libxl_dominfo_dispose(&info);
-	return yes;
+	return xen_domain_alive(d) && xen_suspended(xen_ctx(NULL), d->domid);
 }
 
 int xen_domain_destroy(const struct xen_domain *d, struct err *err)
@@ -84,6 +119,14 @@ int xen_domain_destroy(const struct xen_domain *d, struct err *err)
 	if (libxl_domain_destroy(ctx, d->domid, NULL))
 		return xen_error(err, -EIO, "destroy %s", d->name);
 	return 0;
+}
+
+void xen_platform(char text[32])
+{
+	libxl_ctx *ctx = xen_ctx(NULL);
+	const libxl_version_info *v = ctx ? libxl_get_version_info(ctx) : NULL;
+
+	snprintf(text, 32, "xen %d.%d", v ? v->xen_version_major : 0, v ? v->xen_version_minor : 0);
 }
 
 int xen_domain_identify(const struct xen_domain *d, bool is_vtpm, struct pair_identity *id,
@@ -103,6 +146,7 @@ int xen_domain_identify(const struct xen_domain *d, bool is_vtpm, struct pair_id
 	/* A vTPM's identity is the uuid of its own link to the manager; one without a link is itself. */
 	snprintf(id->bound_to, sizeof(id->bound_to), "%s", is_vtpm && !vtpm[0] ? d->uuid : vtpm);
 	id->mem_bytes = info.max_memkb << 10;
+	xen_platform(id->platform);
 	libxl_dominfo_dispose(&info);
 	return rc;
 }
@@ -172,7 +216,7 @@ int xen_domain_digest(const struct xen_domain *d, char hex[65], struct err *err)
 	xen_pfn_t pages = 0;
 	int rc = 0;
 
-	if (!d->verify)
+	if (!d->verify || d->pv)
 		rc = -ENODATA;
 	else if (!fmem || !state || xc_domain_nr_gpfns(xch, d->domid, &pages) < 0)
 		rc = xen_error(err, -EIO, "read memory of %s", d->name);

@@ -5,6 +5,7 @@
  */
 #ifdef HAVE_XEN
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "drivers.h"
 #include "pair/message.h"
 #include "vm/xen.h"
@@ -25,6 +27,10 @@ struct sink {
 	int theirs;	    /* libxl's end of the stream */
 	pthread_t thread;
 	bool restoring; /* the thread is to be joined */
+	/* A copy of the stream is kept: then libxl reads what the copier has written to the file. */
+	pthread_t copier;
+	bool copying;
+	int to_libxl, from_copier, file;
 
 	pthread_mutex_t lock; /* what follows */
 	bool over;
@@ -32,13 +38,72 @@ struct sink {
 	struct err err;
 };
 
+/* ---- a copy of it, for other eyes ---- */
+
+/* To the end of the stream, or until one of both ends is shut. */
+static void *copy_stream(void *ctx)
+{
+	struct sink *s = ctx;
+	char buf[65536];
+	ssize_t n;
+
+	while ((n = read(s->theirs, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR)) {
+		if (n < 0)
+			continue;
+		if (write(s->file, buf, (size_t)n) != n)
+			log_warn("keep the stream of %s: %s", s->d.name, strerror(errno));
+		if (xen_write(s->from_copier, buf, (size_t)n, NULL))
+			break;
+	}
+	shutdown(s->from_copier, SHUT_WR);
+	return NULL;
+}
+
+static int begin_copy(struct sink *s, int *stream, struct err *err)
+{
+	const char *dir = message_text(s->place, "streams");
+	char path[4200];
+	int fd[2], rc;
+
+	if (!dir[0])
+		return 0;
+	snprintf(path, sizeof(path), "%s/%s.stream", dir, s->is_vtpm ? "vtpm" : "vm");
+	s->file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (s->file < 0)
+		return err_sys(err, -errno, "keep the stream of %s: %s", s->d.name, path);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+		return err_sys(err, -errno, "make a stream for %s", s->d.name);
+	s->from_copier = fd[0];
+	s->to_libxl = *stream = fd[1];
+	rc = pthread_create(&s->copier, NULL, copy_stream, s);
+	s->copying = !rc;
+	return rc ? err_sys(err, -rc, "keep the stream of %s", s->d.name) : 0;
+}
+
+static void end_copy(struct sink *s)
+{
+	if (s->copying)
+		pthread_join(s->copier, NULL);
+	s->copying = false;
+}
+
+/* ---- its life ---- */
+
 static void end_restore(struct sink *s)
 {
 	if (!s->restoring)
 		return;
 	shutdown(s->theirs, SHUT_RDWR);
+	if (s->from_copier >= 0)
+		shutdown(s->from_copier, SHUT_RDWR);
 	pthread_join(s->thread, NULL);
 	s->restoring = false;
+}
+
+static void close_one(int fd)
+{
+	if (fd >= 0)
+		close(fd);
 }
 
 static void sink_close(void *m)
@@ -46,8 +111,11 @@ static void sink_close(void *m)
 	struct sink *s = m;
 
 	end_restore(s);
-	if (s->theirs >= 0)
-		close(s->theirs);
+	end_copy(s);
+	close_one(s->theirs);
+	close_one(s->to_libxl);
+	close_one(s->from_copier);
+	close_one(s->file);
 	pthread_mutex_destroy(&s->lock);
 	json_object_put(s->place);
 	free(s);
@@ -62,7 +130,7 @@ static int sink_open(struct json_object *place, void **m, struct err *err)
 		return err_set(err, -ENOMEM, "open domain: out of memory");
 	s->place = json_object_get(place);
 	s->is_vtpm = !strcmp(message_text(place, "role"), "vtpm");
-	s->theirs = -1;
+	s->theirs = s->to_libxl = s->from_copier = s->file = -1;
 	s->mine = json_object_object_get_ex(place, "mine", &v) && json_object_get_boolean(v);
 	pthread_mutex_init(&s->lock, NULL);
 	if (strlen(message_text(place, "uuid")) != 36) {
@@ -86,27 +154,44 @@ static struct json_object *sink_place(void *m)
 	return o;
 }
 
+/* What both members of the pair that this process serves need; each asks alone. */
+static int check_memory(struct sink *s, libxl_ctx *ctx, struct err *err)
+{
+	static uint64_t others_kib;
+	uint64_t free_kib = 0, need_kib = message_number(s->place, "mem_bytes") >> 10;
+
+	if (libxl_get_free_memory(ctx, &free_kib))
+		return xen_error(err, -EIO, "ask Xen for free memory");
+	if (free_kib < others_kib + need_kib)
+		return err_set(err, -ENOMEM, "place %s: %llu MiB needed, Xen has %llu MiB free", s->d.name,
+			       (unsigned long long)(others_kib + need_kib) >> 10,
+			       (unsigned long long)free_kib >> 10);
+	others_kib += need_kib;
+	return 0;
+}
+
 /* Nothing is started before the stream comes; but what would fail then must fail now. */
 static int sink_launch(void *m, struct err *err)
 {
 	libxl_ctx *ctx = xen_ctx(err);
 	struct sink *s = m;
-	uint64_t free_kib = 0, need_kib = message_number(s->place, "mem_bytes") >> 10;
+	char platform[32];
 	uint32_t domid;
+	int rc;
 
 	if (!ctx)
 		return err ? err->code : -ENODEV;
+	xen_platform(platform);
+	if (strcmp(platform, message_text(s->place, "platform")) != 0)
+		return err_set(err, -EPROTONOSUPPORT, "place %s: it comes from a '%s', and this is a '%s'",
+			       s->d.name, message_text(s->place, "platform"), platform);
 	if (s->d.domid != UINT32_MAX)
 		return err_set(err, -EEXIST, "place %s: a domain with its uuid is here already", s->d.name);
 	if (!libxl_name_to_domid(ctx, s->d.name, &domid))
 		return err_set(err, -EEXIST, "place %s: a domain of this name is here already", s->d.name);
-	if (libxl_get_free_memory(ctx, &free_kib))
-		return xen_error(err, -EIO, "ask Xen for free memory");
-	if (free_kib < need_kib)
-		return err_set(err, -ENOMEM, "place %s: %llu MiB needed, Xen has %llu MiB free", s->d.name,
-			       (unsigned long long)need_kib >> 10, (unsigned long long)free_kib >> 10);
-	s->mine = true;
-	return 0;
+	rc = check_memory(s, ctx, err);
+	s->mine = !rc;
+	return rc;
 }
 
 static int sink_identify(void *m, struct pair_identity *id, struct err *err)
@@ -123,18 +208,20 @@ static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config
 	libxl_domain_restore_params params;
 	libxl_domain_config config;
 	uint32_t domid = UINT32_MAX;
+	int rc = 0, stream = s->theirs;
 	char uuid[37];
-	int rc = 0;
 
 	libxl_domain_config_init(&config);
 	libxl_domain_restore_params_init(&params);
 	params.stream_version = 2;
 	if (libxl_domain_config_from_json(ctx, &config, config_text))
 		rc = xen_error(err, -EBADMSG, "restore %s: its configuration", s->d.name);
+	if (!rc)
+		rc = begin_copy(s, &stream, err);
 	xen_uuid_text(&config.c_info.uuid, uuid);
 	if (!rc && strcasecmp(uuid, s->d.uuid) != 0)
 		rc = err_set(err, -EXDEV, "restore %s: its configuration is that of %s", s->d.name, uuid);
-	if (!rc && libxl_domain_create_restore(ctx, &config, &domid, s->theirs, -1, &params, NULL, NULL))
+	if (!rc && libxl_domain_create_restore(ctx, &config, &domid, stream, -1, &params, NULL, NULL))
 		rc = xen_error(err, -EIO, "restore %s", s->d.name);
 	if (!rc)
 		s->d.domid = domid;
@@ -146,7 +233,8 @@ static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config
 static int restore(struct sink *s, struct err *err)
 {
 	struct json_object *preface = NULL, *config = NULL;
-	libxl_ctx *ctx = xen_ctx(err);
+	/* Its own: libxl holds a context's lock while it sets a domain up, and there are two. */
+	libxl_ctx *ctx = xen_ctx_new(err);
 	int rc = ctx ? xen_read_preface(s->theirs, &preface, err) : -ENODEV;
 
 	if (!rc && !json_object_object_get_ex(preface, "config", &config))
@@ -156,6 +244,8 @@ static int restore(struct sink *s, struct err *err)
 	if (!rc && message_text(preface, "vtpm")[0])
 		rc = xen_bind_vtpm(ctx, s->d.domid, message_text(preface, "vtpm"), err);
 	json_object_put(preface);
+	if (ctx)
+		libxl_ctx_free(ctx);
 	return rc;
 }
 

@@ -23,6 +23,7 @@
 #include "xen_stream.h"
 
 #define ROUND_US 10000	  /* between the beginnings of two rounds */
+#define SUSPEND_MS 30000  /* for both guests to suspend */
 #define PAGE 4096u
 
 _Static_assert(CUMP_BATCH <= XEN_TYPES_MAX, "one question a batch");
@@ -33,6 +34,7 @@ struct source {
 	struct xen_domain d;
 	enum cump_policy policy;
 	bool is_vtpm, was_running;
+	bool offline; /* not copied before it stands still */
 	struct xen_pair *pair;
 	unsigned index; /* in it: enum cump_member */
 	/* its memory */
@@ -44,13 +46,11 @@ struct source {
 	void *mapped;
 	size_t mapped_pages;
 	int theirs; /* the engine's end of the stream */
-	/* its stop */
-	pthread_t stopper;
-	struct err stop_err;
-	int stop_rc;
-	uint64_t stopped_us;
-	void (*on_stop)(void *ctx);
-	void *on_stop_ctx;
+	/* A PV domain is written by libxc, once it stands still. */
+	pthread_t saver;
+	bool saving; /* the thread is to be joined */
+	int saved;   /* 1 done, < 0 failed; under the pair's lock */
+	struct err save_err;
 };
 
 /* Both members and the engine that drives them; it goes with the last of them. */
@@ -60,6 +60,14 @@ struct xen_pair {
 	struct err err; /* of the engine's thread, once it is over */
 	pthread_t thread;
 	bool runs;
+	pthread_mutex_t lock; /* of the savers' ends */
+	bool finishing;
+	/* their stop */
+	pthread_t stopper;
+	struct err stop_err;
+	int stop_rc;
+	uint64_t stopped_us[CUMP_MEMBERS];
+	bool stopping;
 	unsigned users;
 };
 
@@ -79,6 +87,10 @@ static int engine_present(void *ctx, uint64_t *there, struct err *err)
 
 static int read_log(struct source *s, unsigned how, unsigned mode, uint64_t *dirty, struct err *err)
 {
+	if (s->offline) { /* it stood still all the time */
+		memset(dirty, 0, (s->pages + 63) / 64 * 8);
+		return 0;
+	}
 	if (xc_logdirty_control(s->xch, s->d.domid, how, &s->log, s->pages, mode, NULL) !=
 	    (long long)s->pages)
 		return xen_error(err, -EIO, "read dirty log of %s", s->d.name);
@@ -227,6 +239,58 @@ static int put_state(void *ctx, enum cump_member member, enum cump_state which, 
 
 static const struct cump_sink_ops engine_sink = {put_pages, put_state};
 
+/* ---- a PV domain, which libxc writes ---- */
+
+static int stands_still(void *ctx)
+{
+	(void)ctx;
+	return 1; /* the pair's stop has seen to it */
+}
+
+static int no_logdirty(uint32_t domid, unsigned enable, void *ctx)
+{
+	(void)domid, (void)enable, (void)ctx;
+	return 0;
+}
+
+static int save_pv(struct source *s, struct err *err)
+{
+	struct save_callbacks callbacks = {.suspend = stands_still, .switch_qemu_logdirty = no_logdirty};
+	struct json_object *preface = NULL;
+	struct xen_bytes b = {0};
+	int rc = make_preface(s, &preface, err);
+
+	if (!rc) {
+		xen_put_opening(&b, preface);
+		rc = xen_write(s->theirs, b.data, b.size, err);
+	}
+	json_object_put(preface);
+	if (xen_bytes_free(&b) && !rc)
+		rc = err_set(err, -ENOMEM, "write %s: out of memory", s->d.name);
+	if (!rc && xc_domain_save(s->xch, s->theirs, s->d.domid, 0, &callbacks, XC_STREAM_PLAIN, -1))
+		rc = xen_error(err, -EIO, "write %s", s->d.name);
+	if (!rc) {
+		xen_put_closing(&b);
+		rc = xen_write(s->theirs, b.data, b.size, err);
+		xen_bytes_free(&b);
+	}
+	shutdown(s->theirs, SHUT_WR);
+	return rc;
+}
+
+static void *run_saver(void *ctx)
+{
+	struct source *s = ctx;
+	struct err err = {0};
+	int rc = save_pv(s, &err);
+
+	pthread_mutex_lock(&s->pair->lock);
+	s->saved = rc ? rc : 1;
+	s->save_err = err;
+	pthread_mutex_unlock(&s->pair->lock);
+	return NULL;
+}
+
 static void *run_engine(void *ctx)
 {
 	struct xen_pair *p = ctx;
@@ -237,13 +301,21 @@ static void *run_engine(void *ctx)
 
 static void stop_engine(struct xen_pair *p)
 {
-	if (!p || !p->runs)
+	if (!p)
 		return;
-	cump_engine_abort(p->engine);
+	if (p->runs)
+		cump_engine_abort(p->engine);
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
-		shutdown(p->member[i]->theirs, SHUT_RDWR);
-	pthread_join(p->thread, NULL);
+		if (p->member[i] && (p->runs || p->member[i]->saving))
+			shutdown(p->member[i]->theirs, SHUT_RDWR);
+	if (p->runs)
+		pthread_join(p->thread, NULL);
 	p->runs = false;
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		if (p->member[i] && p->member[i]->saving) {
+			pthread_join(p->member[i]->saver, NULL);
+			p->member[i]->saving = false;
+		}
 }
 
 /* ---- its memory ---- */
@@ -298,10 +370,12 @@ static void leave_pair(struct source *s)
 	if (!p)
 		return;
 	stop_engine(p);
+	p->member[s->index] = NULL;
 	s->pair = NULL;
 	if (--p->users)
 		return;
 	cump_engine_free(p->engine);
+	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
 
@@ -338,6 +412,7 @@ static int source_open(struct json_object *where, void **m, struct err *err)
 	if (cump_policy_parse(message_text(where, "policy"), &s->policy))
 		s->policy = CUMP_INDEPENDENT;
 	s->d.verify = json_object_object_get_ex(where, "verify", &v) && json_object_get_boolean(v);
+	s->offline = json_object_object_get_ex(where, "offline", &v) && json_object_get_boolean(v);
 	s->was_running = json_object_object_get_ex(where, "running", &v) ? json_object_get_boolean(v)
 									  : xen_domain_runs(&s->d);
 	*m = s;
@@ -354,20 +429,33 @@ static struct json_object *source_where(void *m)
 	message_add(o, "policy", cump_policy_name(s->policy));
 	json_object_object_add(o, "running", json_object_new_boolean(s->was_running));
 	json_object_object_add(o, "verify", json_object_new_boolean(s->d.verify));
+	json_object_object_add(o, "offline", json_object_new_boolean(s->offline));
 	return o;
 }
 
 static int source_identify(void *m, struct pair_identity *id, struct err *err)
 {
 	struct source *s = m;
+	int rc = xen_domain_movable(&s->d, s->offline, err);
 
-	return xen_domain_identify(&s->d, s->is_vtpm, id, err);
+	return rc ? rc : xen_domain_identify(&s->d, s->is_vtpm, id, err);
 }
 
-/* One engine for both: the VM's operations and the vTPM's then mean their halves of it. */
+static uint64_t no_pages(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+/*
+ * One engine for both: the VM's operations and the vTPM's then mean their halves of it. @vtpm NULL: the
+ * bench, which moves one alone to compare.
+ */
 static int source_join(void *vm, void *vtpm, struct err *err)
 {
+	static const struct cump_source_ops nothing = {.pages = no_pages};
 	struct source *member[CUMP_MEMBERS] = {vm, vtpm};
+	enum cump_policy policy = member[CUMP_VM]->policy;
 	struct cump_source source[CUMP_MEMBERS];
 	struct xen_pair *p = calloc(1, sizeof(*p));
 	struct cump_sink sink = {&engine_sink, p};
@@ -376,30 +464,51 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 	if (!p)
 		return err_set(err, -ENOMEM, "join pair: out of memory");
 	for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++) {
-		rc = open_memory(member[i], err);
-		source[i] = (struct cump_source){&engine_source, member[i]};
+		bool ours = member[i] && !member[i]->d.pv;
+
+		source[i] = (struct cump_source){ours ? &engine_source : &nothing, member[i]};
+		rc = ours ? open_memory(member[i], err) : 0;
 		p->member[i] = member[i];
 	}
 	if (!rc)
-		rc = cump_engine_new(source, &sink, member[CUMP_VM]->policy, ROUND_US, &p->engine, err);
+		rc = cump_engine_new(source, &sink, policy, ROUND_US, &p->engine, err);
 	if (rc) {
 		free(p);
 		return rc;
 	}
-	p->users = CUMP_MEMBERS;
+	pthread_mutex_init(&p->lock, NULL);
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
+		if (!member[i])
+			continue;
 		member[i]->pair = p;
 		member[i]->index = i;
+		p->users++;
 	}
 	return 0;
 }
 
-/* The engine runs when both have a stream. */
+static bool all_have_streams(const struct xen_pair *p)
+{
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		if (p->member[i] && p->member[i]->theirs < 0)
+			return false;
+	return true;
+}
+
+static int start_engine(struct xen_pair *p, struct err *err)
+{
+	int rc = pthread_create(&p->thread, NULL, run_engine, p);
+
+	p->runs = !rc;
+	return rc ? err_sys(err, -rc, "start the engine") : 0;
+}
+
+/* The engine runs when both have a stream; of those that move off line, when they stand still. */
 static int source_start(void *m, int *stream, struct err *err)
 {
 	struct source *s = m;
 	struct xen_pair *p = s->pair;
-	int fd[2], rc = log_dirty(s, true, err);
+	int fd[2], rc = s->offline ? 0 : log_dirty(s, true, err);
 
 	if (rc)
 		return rc;
@@ -407,11 +516,24 @@ static int source_start(void *m, int *stream, struct err *err)
 		return err_sys(err, -errno, "make a stream for %s", s->d.name);
 	s->theirs = fd[0];
 	*stream = fd[1];
-	if (p->member[CUMP_VM]->theirs < 0 || p->member[CUMP_VTPM]->theirs < 0)
-		return 0;
-	rc = pthread_create(&p->thread, NULL, run_engine, p);
-	p->runs = !rc;
-	return rc ? err_sys(err, -rc, "start the engine") : 0;
+	return s->offline || !all_have_streams(p) ? 0 : start_engine(p, err);
+}
+
+/* Before it stands still nothing is sent, so that what is reckoned ends at once. */
+static int estimate_offline(struct source *s, struct pair_estimate *e, struct err *err)
+{
+	struct xen_pair *p = s->pair;
+
+	e->driven = true;
+	e->total_bytes = e->remaining_bytes = 0;
+	e->round = 1;
+	pthread_mutex_lock(&p->lock);
+	e->phase = !p->finishing ? PAIR_HELD : !s->saved ? PAIR_ACTIVE : s->saved < 0 ? PAIR_FAILED
+										       : PAIR_COMPLETED;
+	if (e->phase == PAIR_FAILED)
+		err_set(err, 0, "%s", s->save_err.text);
+	pthread_mutex_unlock(&p->lock);
+	return 0;
 }
 
 static int source_estimate(void *m, struct pair_estimate *e, struct err *err)
@@ -420,6 +542,8 @@ static int source_estimate(void *m, struct pair_estimate *e, struct err *err)
 	struct cump_progress *p;
 	struct cump_stats st;
 
+	if (s->d.pv || (s->offline && !s->pair->finishing))
+		return estimate_offline(s, e, err);
 	cump_engine_stats(s->pair->engine, &st);
 	p = &st.member[s->index];
 	e->driven = true;
@@ -429,6 +553,7 @@ static int source_estimate(void *m, struct pair_estimate *e, struct err *err)
 	e->remaining_bytes = p->remaining * PAGE;
 	e->normal_pages = p->sent - p->empty;
 	e->deferred_pages = p->deferred;
+	e->resent_pages = p->sent > p->pages ? p->sent - p->pages : 0;
 	if (e->phase == PAIR_FAILED)
 		err_set(err, 0, "%s", s->pair->err.text);
 	return 0;
@@ -455,44 +580,79 @@ static void source_on_stop(void *m, void (*fn)(void *ctx), void *ctx)
 	(void)m, (void)fn, (void)ctx; /* a domain does not stop by itself because of us */
 }
 
-/* The guest itself must bring its devices to rest; it takes as long as it takes. */
-static void *stop_domain(void *ctx)
+/* The guests themselves must bring their devices to rest; it takes as long as it takes. */
+static void *stop_domains(void *ctx)
 {
-	struct source *s = ctx;
-	libxl_ctx *xl = xen_ctx(&s->stop_err);
+	uint32_t domid[CUMP_MEMBERS];
+	struct xen_pair *p = ctx;
+	libxl_ctx *xl = xen_ctx(&p->stop_err);
+	unsigned n = 0;
 
-	if (!xl)
-		s->stop_rc = s->stop_err.code;
-	else if (libxl_domain_suspend_only(xl, s->d.domid, NULL))
-		s->stop_rc = xen_error(&s->stop_err, -EIO, "suspend %s", s->d.name);
-	s->stopped_us = units_realtime_us();
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		if (p->member[i])
+			domid[n++] = p->member[i]->d.domid;
+	p->stop_rc = !xl ? p->stop_err.code
+			 : xen_suspend(xl, domid, p->stopped_us, n, SUSPEND_MS, &p->stop_err);
 	return NULL;
 }
 
+/* The first to be told tells both. */
 static int source_stop_begin(void *m, struct err *err)
 {
 	struct source *s = m;
+	struct xen_pair *p = s->pair;
 	int rc;
 
-	s->stop_rc = 0;
-	rc = pthread_create(&s->stopper, NULL, stop_domain, s);
+	if (p->stopping)
+		return 0;
+	rc = pthread_create(&p->stopper, NULL, stop_domains, p);
+	p->stopping = !rc;
 	return rc ? err_sys(err, -rc, "suspend %s", s->d.name) : 0;
+}
+
+static void join_stop(struct xen_pair *p)
+{
+	if (p->stopping)
+		pthread_join(p->stopper, NULL);
+	p->stopping = false;
 }
 
 static int source_stop_end(void *m, uint64_t *when_us, struct err *err)
 {
 	struct source *s = m;
 
-	pthread_join(s->stopper, NULL);
-	*when_us = s->stopped_us;
-	return s->stop_rc ? err_set(err, s->stop_rc, "%s", s->stop_err.text) : 0;
+	join_stop(s->pair);
+	*when_us = s->pair->stopped_us[s->pair->member[0] ? s->index : 0];
+	return s->pair->stop_rc ? err_set(err, s->pair->stop_rc, "%s", s->pair->stop_err.text) : 0;
 }
 
+static bool any_is_ours(const struct xen_pair *p)
+{
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		if (p->member[i] && !p->member[i]->d.pv)
+			return true;
+	return false;
+}
+
+/* Of either: the engine is the same. A PV domain is written now. */
 static int source_finish(void *m, struct err *err)
 {
-	(void)err;
-	cump_engine_finish(((struct source *)m)->pair->engine); /* of either: it is the same one */
-	return 0;
+	struct source *s = m;
+	struct xen_pair *p = s->pair;
+	int rc = 0;
+
+	pthread_mutex_lock(&p->lock);
+	p->finishing = true;
+	pthread_mutex_unlock(&p->lock);
+	cump_engine_finish(p->engine);
+	if (!p->runs && any_is_ours(p))
+		rc = start_engine(p, err);
+	if (!rc && s->d.pv && !s->saving) {
+		rc = pthread_create(&s->saver, NULL, run_saver, s);
+		s->saving = !rc;
+		rc = rc ? err_sys(err, -rc, "write %s", s->d.name) : 0;
+	}
+	return rc;
 }
 
 static int source_digest(void *m, char hex[65], struct err *err)

@@ -161,10 +161,23 @@ static int add_cpu_policy(struct xen_bytes *b, xc_interface *xch, uint32_t domid
 	return rc ? xen_error(err, rc, "read CPU policy of domain %u", domid) : 0;
 }
 
+void xen_put_opening(struct xen_bytes *b, struct json_object *preface)
+{
+	struct libxl_header outer = {htobe64(LIBXL_IDENT), htobe32(LIBXL_VERSION_2), 0};
+
+	add_preface(b, preface);
+	add(b, &outer, sizeof(outer));
+	add_record(b, LIBXL_REC_LIBXC_CONTEXT, NULL, 0);
+}
+
+void xen_put_closing(struct xen_bytes *b)
+{
+	add_record(b, LIBXL_REC_END, NULL, 0);
+}
+
 int xen_put_head(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct json_object *preface,
 		 struct err *err)
 {
-	struct libxl_header outer = {htobe64(LIBXL_IDENT), htobe32(LIBXL_VERSION_2), 0};
 	struct image_header image = {UINT64_MAX, htonl(IMAGE_ID), htonl(IMAGE_VERSION), 0, 0, 0};
 	int version = xc_version(xch, XENVER_version, NULL), rc;
 	struct domain_header domain = {DOMAIN_X86_HVM, 12, 0, (uint32_t)version >> 16,
@@ -172,9 +185,7 @@ int xen_put_head(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct 
 
 	if (version < 0)
 		return xen_error(err, -EIO, "ask Xen for its version");
-	add_preface(b, preface);
-	add(b, &outer, sizeof(outer));
-	add_record(b, LIBXL_REC_LIBXC_CONTEXT, NULL, 0);
+	xen_put_opening(b, preface);
 	add(b, &image, sizeof(image));
 	add(b, &domain, sizeof(domain));
 	rc = add_cpu_policy(b, xch, domid, err);
@@ -247,7 +258,7 @@ int xen_put_tail(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct 
 	if (!rc)
 		rc = add_params(b, xch, domid, err);
 	add_record(b, REC_END, NULL, 0);
-	add_record(b, LIBXL_REC_END, NULL, 0);
+	xen_put_closing(b);
 	return rc;
 }
 

@@ -39,6 +39,10 @@ int xen_bytes_free(struct xen_bytes *b); /* 0 or -ENOMEM */
 /* The preface, all headers and the domain's CPU policy: what stands before its first page. */
 int xen_put_head(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct json_object *preface,
 		 struct err *err);
+/* Around a stream that libxc writes itself (xc_domain_save): what stands before it, and behind it. */
+void xen_put_opening(struct xen_bytes *b, struct json_object *preface);
+void xen_put_closing(struct xen_bytes *b);
+
 /* TSC, processors and devices, parameters, both ENDs: what stands behind its last page. */
 int xen_put_tail(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err);
 

@@ -50,6 +50,12 @@ int target_counters(const struct target *t, struct kvm_stats *s, struct err *err
 uint64_t target_mappable(const struct target *t);
 const char *target_label(const struct target *t); /* its name, or how it was named */
 
+/*
+ * What took host memory or entries away since @before, as the process's mappings and what is known of
+ * its devices tell (t->resident is read again); "" if they do not.
+ */
+void undone_by(struct target *t, const struct vm_resident *before, char *buf, size_t size);
+
 /* Second-level coverage in hundredths of a percent, never rounded up to 10000. */
 unsigned coverage(uint64_t mapped, uint64_t total);
 

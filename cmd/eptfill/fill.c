@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "base/units.h"
 #include "eptfill.h"
+#include "ondemand.h"
 
 struct show {
 	struct progress bar;
@@ -57,6 +58,22 @@ static uint64_t rate_of(uint64_t bytes, uint64_t us)
 	return us ? (uint64_t)((double)bytes / (double)us * 1e6) : 0;
 }
 
+static struct json_object *json_shares(const struct fill_report *r)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < r->n_shares; i++) {
+		struct json_object *one = json_object_new_object();
+
+		add_u64(one, "vcpu", (uint64_t)r->shares[i].vcpu);
+		add_u64(one, "bytes", r->shares[i].bytes);
+		add_u64(one, "stops", r->shares[i].stops);
+		add_u64(one, "longest_stall_us", r->shares[i].longest_stall_us);
+		json_object_array_add(list, one);
+	}
+	return list;
+}
+
 static void tell_json(const struct target *t, const struct outcome *o, int status)
 {
 	struct json_object *j = json_object_new_object();
@@ -79,6 +96,8 @@ static void tell_json(const struct target *t, const struct outcome *o, int statu
 	add_u64(j, "vcpu_stops", o->r.stops);
 	add_u64(j, "longest_stall_us", o->r.longest_stall_us);
 	add_u64(j, "main_stall_us", o->r.main_stall_us);
+	add_u64(j, "interrupted_calls", o->r.interrupted);
+	json_object_object_add(j, "by_vcpu", json_shares(&o->r));
 	if (o->counted) {
 		add_u64(j, "mapped_bytes", kvm_mapped_bytes(&o->after));
 		add_u64(j, "pages_4k", o->after.pages_4k);
@@ -114,6 +133,13 @@ static void tell_text(const struct target *t, const struct outcome *o)
 	       units_format_duration(o->r.second_us, time, sizeof(time)), o->r.vcpus,
 	       (unsigned long long)o->r.stops,
 	       units_format_duration(o->r.longest_stall_us, stall, sizeof(stall)), o->r.longest_vcpu);
+	for (size_t i = 0; cli_common.verbosity > 0 && i < o->r.n_shares; i++) {
+		const struct fill_share *s = &o->r.shares[i];
+
+		printf("%s: vCPU %d: %s in %llu stops, longest stall %s\n", target_label(t), s->vcpu,
+		       units_format_size(s->bytes, size, sizeof(size)), (unsigned long long)s->stops,
+		       units_format_duration(s->longest_stall_us, stall, sizeof(stall)));
+	}
 	if (o->counted)
 		printf("%s: KVM maps %s of %s: %llu of 4K, %llu of 2M, %llu of 1G\n", target_label(t),
 		       units_format_size(kvm_mapped_bytes(&o->after), size, sizeof(size)),
@@ -131,7 +157,8 @@ static bool tell_findings(const struct target *t, const struct room *room)
 
 		stop = stop || refuse;
 		if (refuse)
-			log_error("fill %s: %s", target_label(t), room->finding[i].text);
+			log_error("fill %s: refused: %s; --force fills all the same", target_label(t),
+				  room->finding[i].text);
 		else
 			log_warn("%s: %s", target_label(t), room->finding[i].text);
 	}
@@ -141,10 +168,8 @@ static bool tell_findings(const struct target *t, const struct room *room)
 /* What can be known before anything is touched. An exit status; EXIT_DONE: go ahead. */
 static int may_fill(struct target *t, const struct room *room)
 {
-	if (tell_findings(t, room)) {
-		log_error("fill %s: refused; --force fills all the same", target_label(t));
+	if (tell_findings(t, room))
 		return EXIT_REFUSED;
-	}
 	if (!t->has_kvm && !eptfill_opts.host_only) {
 		log_error("fill %s: it has no KVM machine, so there is no second level (--host-only fills "
 			  "its host memory)", target_label(t));
@@ -308,6 +333,7 @@ int fill_target(struct target *t)
 		vm_resident_of(&t->slots, &t->mappings, &t->resident);
 	status = status_of(t, &o);
 	conclude(t, &o, status);
+	fill_report_free(&o.r);
 	return status;
 }
 
@@ -337,6 +363,7 @@ static int fill_one(const char *name)
 int eptfill_fill(int argc, char **argv)
 {
 	int status = EXIT_DONE;
+	struct vm vm;
 
 	if (!argc)
 		return cli_usage_error("fill: a target is missing (NAME, pid:N or qmp:PATH)");
@@ -346,7 +373,7 @@ int eptfill_fill(int argc, char **argv)
 		return cli_usage_error("--stall: not from 50us to 1s");
 	catch_signals();
 	for (int i = 0; i < argc && !signal_seen(); i++) {
-		int one = fill_one(argv[i]);
+		int one = ondemand_vm(argv[i], &vm) ? ondemand_fill(&vm) : fill_one(argv[i]);
 
 		status = one > status ? one : status;
 	}

@@ -99,7 +99,11 @@ int main(int argc, char **argv)
 	static const struct cli_tool tool = {
 		.name = "eptfill",
 		.summary = "All memory of a VM mapped before the guest asks for it, and proof of it.",
+#ifdef HAVE_XEN
+		.features = "KVM, Xen (libxl), ptrace, QEMU (QMP), libnuma",
+#else
 		.features = "KVM, ptrace, QEMU (QMP), libnuma",
+#endif
 		.verbs = verbs,
 	};
 

@@ -104,10 +104,6 @@ static void set_environment(const char *shim)
 	const char *others = getenv("LD_PRELOAD");
 	char text[128], *list = NULL;
 
-	snprintf(text, sizeof(text), "%u:%llu:%d:%d:%d", eptfill_opts.threads,
-		 (unsigned long long)eptfill_opts.settle_us, eptfill_opts.keep_quirk,
-		 eptfill_opts.host_only, cli_common.verbosity);
-	setenv("EPTFILL_SHIM", text, 1);
 	if (others && *others && asprintf(&list, "%s:%s", shim, others) > 0) {
 		setenv("EPTFILL_PRELOAD", others, 1);
 		setenv("LD_PRELOAD", list, 1);
@@ -115,6 +111,10 @@ static void set_environment(const char *shim)
 	} else {
 		setenv("LD_PRELOAD", shim, 1);
 	}
+	snprintf(text, sizeof(text), "%u:%llu:%d:%d:%d", eptfill_opts.threads,
+		 (unsigned long long)eptfill_opts.settle_us, eptfill_opts.keep_quirk,
+		 eptfill_opts.host_only, cli_common.verbosity);
+	setenv("EPTFILL_SHIM", text, 1);
 }
 
 int eptfill_run(int argc, char **argv)

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "eptfill.h"
+#include "ondemand.h"
 
 #define NODES_MAX 64
 
@@ -216,13 +217,14 @@ static int stat_one(const char *name)
 int eptfill_stat(int argc, char **argv)
 {
 	int status = EXIT_DONE;
+	struct vm vm;
 
 	if (!argc)
 		return cli_usage_error("stat: a target is missing (NAME, pid:N or qmp:PATH)");
 	catch_signals();
 	do {
 		for (int i = 0; i < argc && !signal_seen(); i++) {
-			int one = stat_one(argv[i]);
+			int one = ondemand_vm(argv[i], &vm) ? ondemand_stat(&vm) : stat_one(argv[i]);
 
 			status = one > status ? one : status;
 		}

@@ -126,6 +126,41 @@ unsigned coverage(uint64_t mapped, uint64_t total)
 	return (unsigned)((double)mapped / (double)total * 10000.0);
 }
 
+void undone_by(struct target *t, const struct vm_resident *before, char *buf, size_t size)
+{
+	struct vm_resident *now = &t->resident;
+	struct err err = {0};
+	char bytes[32];
+	bool gives, split;
+
+	*buf = '\0';
+	vm_mappings_free(&t->mappings);
+	if (vm_mappings_read(t->vm.pid, &t->mappings, &err))
+		return;
+	vm_resident_of(&t->slots, &t->mappings, now);
+	gives = t->state.balloon || t->state.free_page_reporting;
+	/* What was all zeros is given back when a huge page is split (Linux 6.12). */
+	split = now->huge + (1u << 21) <= before->huge && !gives;
+	if (now->swap > before->swap)
+		snprintf(buf, size, "%s of it were swapped out",
+			 units_format_size(now->swap - before->swap, bytes, sizeof(bytes)));
+	else if (now->ksm > before->ksm)
+		snprintf(buf, size, "KSM merged %s of it",
+			 units_format_size(now->ksm - before->ksm, bytes, sizeof(bytes)));
+	else if (split)
+		snprintf(buf, size, "huge pages were split (%s less)",
+			 units_format_size(before->huge - now->huge, bytes, sizeof(bytes)));
+	else if (now->rss < before->rss)
+		snprintf(buf, size, "the VM gave %s of host memory back (%s)",
+			 units_format_size(before->rss - now->rss, bytes, sizeof(bytes)),
+			 t->state.free_page_reporting ? "free-page reporting" :
+			 t->state.balloon	      ? "its balloon" :
+						    "or it was discarded");
+	else if (now->huge + (1u << 21) <= before->huge)
+		snprintf(buf, size, "huge pages were split (%s less)",
+			 units_format_size(before->huge - now->huge, bytes, sizeof(bytes)));
+}
+
 void preflight(const struct target *t, struct room *room)
 {
 	char have[32];

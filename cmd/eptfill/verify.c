@@ -18,6 +18,7 @@
 struct trial {
 	struct target t;
 	struct kvm_stats before, after;
+	char cause[160];
 	int status;
 };
 
@@ -54,16 +55,38 @@ static void tell(const struct trial *v, uint64_t us, unsigned cover, uint64_t vi
 		add_u64(j, "violations", violations);
 		add_u64(j, "exits", v->after.exits - v->before.exits);
 		add_u64(j, "resident_bytes", v->t.resident.rss);
+		if (*v->cause)
+			add_str(j, "cause", v->cause);
 		add_u64(j, "status", (uint64_t)v->status);
 		print_json(j);
 		return;
 	}
-	printf("%s: %s: %u.%02u %% mapped (%s of %s), %llu violations in %s (%llu taken, %llu of them emulated)\n",
+	printf("%s: %s: %u.%02u %% mapped (%s of %s), %llu violations in %s (%llu taken, %llu of them emulated)%s%s\n",
 	       target_label(&v->t), v->status ? "no" : "yes", cover / 100, cover % 100,
 	       units_format_size(mapped, a, sizeof(a)), units_format_size(total, b, sizeof(b)),
 	       (unsigned long long)violations, units_format_duration(us, time, sizeof(time)),
 	       (unsigned long long)(v->after.pf_taken - v->before.pf_taken),
-	       (unsigned long long)emulated);
+	       (unsigned long long)emulated, *v->cause ? ": " : "", v->cause);
+}
+
+/* Why the answer is no, if anything tells. */
+static void find_cause(struct trial *v)
+{
+	const struct vm_memory_ops *ops = v->t.vm.driver ? v->t.vm.driver->memory : NULL;
+	struct vm_resident none = {0}, *now = &v->t.resident;
+	char size[32];
+
+	v->t.has_state = v->t.has_state && ops && !ops->state(&v->t.vm, &v->t.state, NULL);
+	if (v->t.has_state && v->t.state.migrating)
+		snprintf(v->cause, sizeof(v->cause), "a migration logs its dirty pages");
+	else if (v->t.has_state && v->t.state.balloon_bytes)
+		snprintf(v->cause, sizeof(v->cause), "its balloon holds %s",
+			 units_format_size(v->t.state.balloon_bytes, size, sizeof(size)));
+	else
+		undone_by(&v->t, &none, v->cause, sizeof(v->cause));
+	if (!*v->cause && now->rss < now->size)
+		snprintf(v->cause, sizeof(v->cause), "%s of its host memory are not there",
+			 units_format_size(now->size - now->rss, size, sizeof(size)));
 }
 
 static int end(struct trial *v, uint64_t us)
@@ -81,6 +104,8 @@ static int end(struct trial *v, uint64_t us)
 	cover = coverage(kvm_mapped_bytes(&v->after), target_mappable(&v->t));
 	violations = kvm_violations(&v->before, &v->after);
 	v->status = cover == 10000 && !violations ? EXIT_DONE : EXIT_NO;
+	if (v->status)
+		find_cause(v);
 	tell(v, us, cover, violations);
 	return v->status;
 }

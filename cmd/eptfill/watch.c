@@ -19,6 +19,7 @@
 
 #define WATCHED_MAX 64
 #define SETTLE_US 500000 /* a reset's firmware deletes memslots in bursts */
+#define STALE_US 3000000 /* an event that took nothing by then is not what will */
 #define AGAIN_US 5000000 /* what keeps undoing it is not fought all the time */
 
 struct watched {
@@ -26,8 +27,9 @@ struct watched {
 	struct target t;
 	struct vm_watch *monitor;
 	struct kvm_stats last;
-	uint64_t balloon, full, dropped_us, filled_us, refills;
-	bool migrating, was_reset, gone, told;
+	struct vm_resident base; /* as it was filled */
+	uint64_t balloon, full, dropped_us, filled_us, cause_us, refills;
+	bool migrating, was_protected, gone, told, named;
 	char cause[160];
 };
 
@@ -64,6 +66,7 @@ static void on_event(void *ctx, enum vm_memory_event event, uint64_t detail)
 	struct watched *w = ctx;
 	char size[32];
 
+	w->cause_us = units_now_us();
 	switch (event) {
 	case VM_EVENT_BALLOON:
 		w->balloon = detail;
@@ -71,11 +74,13 @@ static void on_event(void *ctx, enum vm_memory_event event, uint64_t detail)
 			 units_format_size(detail, size, sizeof(size)));
 		break;
 	case VM_EVENT_MIGRATION:
+		/* No entry goes, but each is for reading only from now on. */
+		w->was_protected = w->was_protected || detail == 1;
 		w->migrating = detail != 0;
-		snprintf(w->cause, sizeof(w->cause), "a migration logs its dirty pages");
+		if (detail == 1)
+			snprintf(w->cause, sizeof(w->cause), "a migration logs its dirty pages");
 		break;
 	case VM_EVENT_RESET:
-		w->was_reset = true;
 		snprintf(w->cause, sizeof(w->cause), "the VM was reset");
 		break;
 	case VM_EVENT_SHUTDOWN:
@@ -85,35 +90,20 @@ static void on_event(void *ctx, enum vm_memory_event event, uint64_t detail)
 	log_verbose("%s: %s", target_label(&w->t), w->cause);
 }
 
-/* No event says what took the entries away: what the process's mappings tell of it. */
-static void find_cause(struct watched *w)
+/*
+ * If no event says what took the entries away: what the process's mappings tell of it. The entries
+ * go first, so that it may be told a little later only. False: not yet.
+ */
+static bool find_cause(struct watched *w)
 {
-	struct vm_resident before = w->t.resident, *now = &w->t.resident;
-	struct err err = {0};
-	char size[32];
-
-	vm_mappings_free(&w->t.mappings);
-	if (vm_mappings_read(w->t.vm.pid, &w->t.mappings, &err))
-		return;
-	vm_resident_of(&w->t.slots, &w->t.mappings, now);
-	if (*w->cause)
-		return;
-	if (now->swap > before.swap)
-		snprintf(w->cause, sizeof(w->cause), "%s of it were swapped out",
-			 units_format_size(now->swap - before.swap, size, sizeof(size)));
-	else if (now->ksm > before.ksm)
-		snprintf(w->cause, sizeof(w->cause), "KSM merged %s of it",
-			 units_format_size(now->ksm - before.ksm, size, sizeof(size)));
-	else if (now->rss + (1u << 20) < before.rss)
-		snprintf(w->cause, sizeof(w->cause), "the VM gave %s of host memory back (%s)",
-			 units_format_size(before.rss - now->rss, size, sizeof(size)),
-			 w->t.state.free_page_reporting ? "free-page reporting" : "balloon or discard");
-	else if (now->huge + (1u << 21) <= before.huge)
-		snprintf(w->cause, sizeof(w->cause), "huge pages were split (%s less)",
-			 units_format_size(before.huge - now->huge, size, sizeof(size)));
-	else
+	if (!*w->cause)
+		undone_by(&w->t, &w->base, w->cause, sizeof(w->cause));
+	if (!*w->cause && units_now_us() - w->dropped_us < SETTLE_US)
+		return false;
+	if (!*w->cause)
 		snprintf(w->cause, sizeof(w->cause), "host memory is all there: a memslot was deleted, pages "
 			 "migrated between NUMA nodes, or were collapsed to huge ones");
+	return true;
 }
 
 static bool may_refill(struct watched *w)
@@ -135,39 +125,64 @@ static bool may_refill(struct watched *w)
 	       (!w->filled_us || now - w->filled_us > AGAIN_US);
 }
 
-static void refill(struct watched *w)
+/* What would be undone again, or does not fit, is left as it is; said once. */
+static bool is_refused(struct watched *w)
+{
+	struct room room;
+
+	preflight(&w->t, &room);
+	for (unsigned i = 0; i < room.n && !w->told; i++)
+		log_warn("%s: %s%s", target_label(&w->t), room.finding[i].refuse ? "not refilled: " : "",
+			 room.finding[i].text);
+	if (eptfill_opts.force || !room_refuses(&room))
+		return false;
+	w->told = true;
+	return true;
+}
+
+static void filled(struct watched *w, bool whole)
 {
 	struct kvm_stats s;
+	struct err err = {0};
+
+	w->refills++;
+	w->dropped_us = 0;
+	w->told = w->was_protected = false;
+	*w->cause = '\0';
+	if (target_counters(&w->t, &s, &err))
+		return;
+	w->last = s;
+	w->full = kvm_mapped_bytes(&s);
+	w->base = w->t.resident;
+	tell(w, whole ? "filled" : "partly filled", "", w->full);
+}
+
+static void refill(struct watched *w)
+{
 	struct err err = {0};
 
 	/* The fill asks the monitor, which serves one at a time. */
 	if (w->monitor)
 		w->t.vm.driver->memory->watch_close(w->monitor);
 	w->monitor = NULL;
-	if (!target_refresh(&w->t, &err)) {
-		struct room room;
-
-		preflight(&w->t, &room);
-		for (unsigned i = 0; i < room.n; i++)
-			log_warn("%s: %s", target_label(&w->t), room.finding[i].text);
-		if (eptfill_opts.force || !room_refuses(&room))
-			fill_target(&w->t);
-	} else {
+	if (target_refresh(&w->t, &err)) {
 		log_error("%s", err.text);
+	} else if (!is_refused(w)) {
+		filled(w, fill_target(&w->t) == EXIT_DONE);
 	}
 	w->filled_us = units_now_us();
-	w->refills++;
-	w->dropped_us = 0;
-	w->told = w->was_reset = false;
-	*w->cause = '\0';
-	if (!target_counters(&w->t, &s, &err)) {
-		w->last = s;
-		w->full = kvm_mapped_bytes(&s);
-		tell(w, "filled", "", w->full);
-	}
 	if (*w->t.vm.qmp_path &&
 	    w->t.vm.driver->memory->watch_open(&w->t.vm, on_event, w, &w->monitor, &err))
 		log_warn("%s: no events: %s", target_label(&w->t), err.text);
+}
+
+static int read_counters(struct watched *w, struct kvm_stats *s, struct err *err)
+{
+	if (*w->t.kvm.debugfs || !w->monitor)
+		return *w->t.kvm.debugfs ? kvm_read_stats(&w->t.kvm, s, err) :
+					   target_counters(&w->t, s, err);
+	/* With the monitor held, another connection would have to wait for ourselves. */
+	return w->t.vm.driver->memory->watch_counters(w->monitor, s, err);
 }
 
 static void look(struct watched *w)
@@ -175,9 +190,11 @@ static void look(struct watched *w)
 	uint64_t mapped, total = target_mappable(&w->t);
 	struct kvm_stats s;
 	struct err err = {0};
+	int rc = read_counters(w, &s, &err);
 
-	/* With a monitor held, query-stats would have to wait for ourselves: debugfs only. */
-	if (kvm_read_stats(&w->t.kvm, &s, &err)) {
+	if (rc == -ETIMEDOUT) /* a monitor that is busy: next time */
+		return;
+	if (rc) {
 		log_note("%s: it has ended", target_label(&w->t));
 		w->gone = true;
 		return;
@@ -185,17 +202,22 @@ static void look(struct watched *w)
 	mapped = kvm_mapped_bytes(&s);
 	w->last = s;
 	/* A view of SMM's may add some pages; what counts is what is less than it was. */
-	if (mapped >= total && mapped + (mapped >> 10) >= w->full) {
+	if (!w->was_protected && mapped >= total && mapped + (mapped >> 10) >= w->full) {
 		w->dropped_us = 0;
 		w->full = mapped > w->full ? mapped : w->full;
+		if (units_now_us() - w->cause_us > STALE_US) /* it did no harm */
+			*w->cause = '\0';
 		return;
 	}
 	if (!w->dropped_us) {
 		w->dropped_us = units_now_us();
-		find_cause(w);
+		w->named = false;
+	}
+	if (!w->named && find_cause(w)) {
+		w->named = true;
 		tell(w, "undone", w->cause, mapped);
 	}
-	if (may_refill(w))
+	if (w->named && may_refill(w))
 		refill(w);
 }
 
@@ -213,12 +235,15 @@ static int begin(struct watched *w, const char *name)
 		rc = err_set(&err, -ENOTSUP, "watch %s: this kernel has no KVM_PRE_FAULT_MEMORY (Linux 6.11), "
 			     "so nothing could be refilled", name);
 	if (!rc)
-		rc = kvm_read_stats(&w->t.kvm, &s, &err);
+		rc = target_counters(&w->t, &s, &err);
 	if (rc)
 		return refusal(&err, rc);
 	w->full = kvm_mapped_bytes(&s);
+	w->base = w->t.resident;
 	w->balloon = w->t.has_state ? w->t.state.balloon_bytes : 0;
-	w->migrating = w->t.has_state && w->t.state.migrating;
+	w->migrating = w->was_protected = w->t.has_state && w->t.state.migrating;
+	if (w->migrating)
+		snprintf(w->cause, sizeof(w->cause), "a migration logs its dirty pages");
 	tell(w, "watching", "", w->full);
 	if (*w->t.vm.qmp_path &&
 	    w->t.vm.driver->memory->watch_open(&w->t.vm, on_event, w, &w->monitor, &err))

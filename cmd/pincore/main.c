@@ -25,7 +25,11 @@ struct pin_opts pin_opts = {
 #define OPT_JSON {0, "json", CLI_FLAG, &O.json, NULL, "one JSON object a line"}
 #define OPT_DRY {'n', "dry-run", CLI_FLAG, &O.dry_run, NULL, "tell what would be done"}
 
-static const struct cli_opt pin_options[] = {OPT_CPUS, OPT_HOW, OPT_DRY, OPT_STATE, OPT_JSON, CLI_END};
+static const struct cli_opt pin_options[] = {
+	OPT_CPUS,
+	{0, "soft", CLI_STRING, &O.soft, "CPUS", "Xen: CPUs that vCPUs rather run on"},
+	OPT_HOW, OPT_DRY, OPT_STATE, OPT_JSON, CLI_END,
+};
 static const struct cli_opt auto_options[] = {
 	OPT_HOW,
 	{0, "sample", CLI_DURATION, &O.sample_us, "TIME", "how long to look at the load (300ms)"},
@@ -68,7 +72,11 @@ int main(int argc, char **argv)
 	static const struct cli_tool tool = {
 		.name = "pincore",
 		.summary = "Pin a VM's threads, all of them, and prove it.",
+#ifdef HAVE_XEN
+		.features = "QEMU (QMP), Xen (libxl), perf events, cgroup v2",
+#else
 		.features = "QEMU (QMP), perf events, cgroup v2",
+#endif
 		.verbs = verbs,
 	};
 

@@ -11,6 +11,7 @@
 #include "base/exit.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "hypervisor.h"
 #include "keeper.h"
 #include "pin.h"
 
@@ -212,6 +213,7 @@ int pin_subject(struct keeper *k)
 int pin_pin(int argc, char **argv)
 {
 	struct keeper k = {0};
+	struct vm vm;
 	bool given;
 	int rc = plan_of_options(&k.plan, &given);
 
@@ -221,6 +223,10 @@ int pin_pin(int argc, char **argv)
 		return cli_usage_error(argc ? "%s: one TARGET at a time" : "a TARGET is missing%s", argc ? argv[1] : "");
 	if (!given)
 		return cli_usage_error("which CPUs? (--vcpus and --emulator, --all or --single; or 'pincore auto')");
+	if (hypervisor_vm(argv[0], &vm))
+		return hypervisor_pin(&vm, &k.plan);
+	if (pin_opts.soft)
+		return cli_usage_error("--soft: only of a VM whose vCPUs are a hypervisor's own (xen:NAME)");
 	rc = subject_open(argv[0], &k.s);
 	if (rc)
 		return rc;

@@ -13,7 +13,7 @@
 
 struct pin_opts {
 	const char *cpus[GROUPS];	/* --vcpus, --iothreads, --vhost, --emulator */
-	const char *all, *single;
+	const char *all, *single, *soft;
 	bool floating, isolate, irqs;
 	bool dry_run, json, undo, everything;
 	uint64_t for_us, sample_us, every_us;

@@ -11,6 +11,7 @@
 #include "base/exit.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "hypervisor.h"
 #include "keeper.h"
 #include "vm/numa.h"
 
@@ -178,11 +179,14 @@ static int list_one(void *ctx, const char *file, struct record *r, const struct 
 int pin_show(int argc, char **argv)
 {
 	int status = 0;
+	struct vm vm;
 
-	if (!argc)
-		return record_each(list_one, NULL);
+	if (!argc) {
+		record_each(list_one, NULL);
+		return hypervisor_list();
+	}
 	for (int i = 0; i < argc; i++) {
-		int rc = show(argv[i]);
+		int rc = hypervisor_vm(argv[i], &vm) ? hypervisor_show(&vm) : show(argv[i]);
 
 		if (rc > status)
 			status = rc;

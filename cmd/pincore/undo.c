@@ -10,6 +10,7 @@
 #include "base/exit.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "hypervisor.h"
 #include "keeper.h"
 
 struct undo {
@@ -267,16 +268,19 @@ static int undo_target(const char *target)
 
 int pin_undo(int argc, char **argv)
 {
+	struct vm vm;
 	int status = 0;
 
 	if (pin_opts.everything == (argc > 0))
 		return cli_usage_error(argc ? "--all takes no TARGET" : "a TARGET, or --all, is needed");
 	if (pin_opts.everything) {
+		int rc = hypervisor_undo_all();
+
 		record_each(undo_one, &status);
-		return status;
+		return rc > status ? rc : status;
 	}
 	for (int i = 0; i < argc; i++) {
-		int rc = undo_target(argv[i]);
+		int rc = hypervisor_vm(argv[i], &vm) ? hypervisor_undo(&vm) : undo_target(argv[i]);
 
 		if (rc > status)
 			status = rc;

@@ -886,7 +886,8 @@ static struct card_client *client_new(const struct card_client_opts *opts)
 		return NULL;
 	if (opts)
 		c->opts = *opts;
-	if (!c->opts.timeout_us)
+	if (!c->opts.timeout_us && (!secure_getenv("CARDSHARE_TIMEOUT") ||
+				    units_duration(secure_getenv("CARDSHARE_TIMEOUT"), &c->opts.timeout_us)))
 		c->opts.timeout_us = TIMEOUT_US;
 	if (!c->opts.spin_us)
 		c->opts.spin_us = usual_spin();
@@ -963,6 +964,17 @@ void card_client_hello(struct card_client *c, struct card_hello_answer *hello)
 const char *card_client_address(const struct card_client *c)
 {
 	return c->address;
+}
+
+void card_client_way(struct card_client *c, char *buf, size_t size)
+{
+	pthread_mutex_lock(&c->lock);
+	if (c->way)
+		snprintf(buf, size, "%s%s%s%s", c->way->text, c->way->how[0] ? " (" : "", c->way->how,
+			 c->way->how[0] ? ")" : "");
+	else
+		snprintf(buf, size, "%s (lost)", c->address);
+	pthread_mutex_unlock(&c->lock);
 }
 
 void card_client_stat(struct card_client *c, struct card_client_stat *st)

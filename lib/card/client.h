@@ -21,7 +21,7 @@ struct card_client;
 
 struct card_client_opts {
 	const char *app;	/* for the host's `stat`; NULL: the program's name */
-	uint64_t timeout_us;	/* of a call, lost links included; 0: 30 s */
+	uint64_t timeout_us;	/* of a call, lost links included; 0: $CARDSHARE_TIMEOUT, or 30 s */
 	uint64_t spin_us;	/* poll so long before sleeping; 0: 50 us, or less where there is one CPU */
 	bool no_spin;
 	bool no_reconnect;	/* a lost link stays lost: -ENOTCONN */
@@ -31,7 +31,7 @@ struct card_client_opts {
  * @address, NULL: $CARDSHARE, else the first of ivshmem:, vsock:2:7073, unix:/run/util-vm/cardshare/card.sock
  * that is there.
  *	ivshmem:[DEVICE][,queue=N]  a PCI address (0000:00:04.0), a UIO node (/dev/uio0); none: the first device that is
- *		a cardshare region. Interrupts through UIO or VFIO where there are, else polling
+ *		a cardshare region. Interrupts if a UIO driver or vfio-pci has it, else polling
  *	vsock:CID:PORT, unix:PATH   a socket
  *	shm:PATH[,queue=N]          the daemon's ivshmem socket, as a VM of its own: a container, or a test
  *	hybrid:PATH:PORT            a Firecracker-like socket on the host (tests)
@@ -45,6 +45,8 @@ void card_client_close(struct card_client *c); /* NULL is fine; calls under way 
 void card_client_hello(struct card_client *c, struct card_hello_answer *hello);
 /* The address in use, for words: "ivshmem:0000:00:04.0,queue=1"; borrowed. */
 const char *card_client_address(const struct card_client *c);
+/* And how it is reached at this moment: "ivshmem:0000:00:04.0,queue=1 (MSI-X by /dev/uio1)". */
+void card_client_way(struct card_client *c, char *buf, size_t size);
 
 /*
  * A request under way. The caller owns it and all that it points to, until it was waited for. Of

@@ -221,6 +221,28 @@ static void run_aead(struct job *j, const uint8_t *aad, size_t aad_len)
 		OPENSSL_cleanse(j->out, j->done);
 }
 
+/* What fits into one request goes as one: a third of the time, and no stream that a lost link ends. */
+static void run_aead_once(struct job *j, const uint8_t *aad, uint32_t aad_len)
+{
+	struct card_aead args = *(const struct card_aead *)j->what->args;
+	struct card_io io = *j->what;
+
+	args.aad_len = aad_len;
+	args.aad_total = args.text_total = 0;
+	io.rq.phase = CARD_PHASE_BEGIN | CARD_PHASE_END;
+	io.rq.data_len = aad_len + (uint32_t)j->len;
+	io.rq.out_max = 0;
+	io.args = &args;
+	io.data = aad;
+	io.data2 = j->in;
+	io.data2_len = (uint32_t)j->len;
+	io.out = j->out;
+	io.out_cap = (uint32_t)j->len;
+	j->status = card_call(j->c, &io);
+	j->rc = io.rc;
+	j->done = io.out_len;
+}
+
 uint32_t card_call_long(struct card_client *c, struct card_io *io, size_t len, size_t out_cap,
 			size_t *out_len)
 {
@@ -242,8 +264,13 @@ uint32_t card_call_long(struct card_client *c, struct card_io *io, size_t len, s
 	} else if (digest) {
 		run_digest(&j);
 	} else if (io->rq.op == CARD_OP_AEAD) {
+		uint32_t aad_len = ((const struct card_aead *)io->args)->aad_len;
+
 		j.in = io->data2;
-		run_aead(&j, io->data, ((const struct card_aead *)io->args)->aad_len);
+		if (len <= CARD_DATA_MAX && aad_len <= CARD_DATA_MAX - len)
+			run_aead_once(&j, io->data, aad_len);
+		else
+			run_aead(&j, io->data, aad_len);
 	} else {
 		j.status = SDR_NOTSUPPORT;
 	}

@@ -138,10 +138,11 @@ static inline void card_waits_set(_Atomic uint32_t *flag, bool waits)
 		atomic_thread_fence(memory_order_seq_cst);
 }
 
-static inline bool card_waits(_Atomic uint32_t *flag)
+/* What the flag says: 0, nobody sleeps. */
+static inline uint32_t card_waits(_Atomic uint32_t *flag)
 {
 	atomic_thread_fence(memory_order_seq_cst);
-	return atomic_load_explicit(flag, memory_order_relaxed) != 0;
+	return atomic_load_explicit(flag, memory_order_relaxed);
 }
 
 #endif

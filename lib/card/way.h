@@ -48,6 +48,7 @@ struct card_way {
 	uint32_t depth;
 	uint64_t doorbells, wakeups;
 	char text[192]; /* the address, in full */
+	char how[48];	/* by which means, where there are several; for words */
 };
 
 extern const struct card_way_ops card_way_ivshmem, card_way_shm, card_way_unix, card_way_vsock,

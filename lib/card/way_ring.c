@@ -103,35 +103,44 @@ int ring_push(struct card_way *way)
 	return 0;
 }
 
-static bool take(struct ring *r, uint64_t seq, struct card_reply *reply)
+/* 1, 0: not yet. What is no answer at all may be what is read of a device that was unplugged. */
+static int take(struct ring *r, uint64_t seq, struct card_reply *reply)
 {
 	uint32_t at = (uint32_t)((seq - 1) % r->layout.slots);
 	const struct card_slot *slot = card_layout_completion(&r->layout, r->q, at);
 
 	if (!r->waiting[at] || !card_slot_ready(slot, seq))
-		return false;
+		return 0;
 	memcpy(&reply->an, &slot->answer, sizeof(reply->an));
 	__asm__ volatile("" ::: "memory"); /* the copy is looked at, not the original */
 	reply->seq = seq;
 	reply->args = slot->args;
 	reply->data = slot->data;
-	return true;
+	return reply->an.magic == CARD_ANSWER_MAGIC || still_ours(r) ? 1 : -ENOTCONN;
+}
+
+static bool is_cut(const struct ring *r)
+{
+	struct pollfd p = {.fd = r->lost_fd, .events = POLLIN};
+
+	return r->lost_fd >= 0 && poll(&p, 1, 0) > 0;
 }
 
 int ring_get(struct card_way *way, struct card_reply *reply)
 {
 	struct ring *r = (struct ring *)way;
+	int rc;
 
 	if (r->first_seq == r->next_seq)
 		return 0;
-	if (take(r, r->first_seq, reply))
-		return 1;
-	if (++r->looks % LOOK_AROUND)
-		return 0;
-	for (uint64_t seq = r->first_seq + 1; seq < r->next_seq; seq++)
-		if (take(r, seq, reply))
-			return 1;
-	return r->looks % 4096 || still_ours(r) ? 0 : -ENOTCONN;
+	rc = take(r, r->first_seq, reply);
+	if (rc || ++r->looks % LOOK_AROUND)
+		return rc;
+	for (uint64_t seq = r->first_seq + 1; seq < r->next_seq && !rc; seq++)
+		rc = take(r, seq, reply);
+	if (rc || r->looks % 4096)
+		return rc;
+	return still_ours(r) && !is_cut(r) ? 0 : -ENOTCONN;
 }
 
 void ring_drop(struct card_way *way, const struct card_reply *reply)

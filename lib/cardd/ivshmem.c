@@ -227,11 +227,26 @@ static void peer_rung(struct watch *w, uint32_t events)
 	watch_change(p->server->vm->d, &p->bell_watch, 0);
 }
 
+/* See ring_reclaim; a guest that rings meanwhile is not left to wait for this. */
+static void peer_check(struct peer *p)
+{
+	const struct card_region *r = (const struct card_region *)p->base;
+	bool moved = r->daemon != p->server->vm->d->random;
+
+	if (moved)
+		fill_header(p);
+	for (uint32_t i = 0; i < p->layout.queues; i++)
+		moved |= ring_reclaim(&p->rings[i]);
+	if (moved)
+		log_verbose("vm %s: ivshmem peer %u came with another daemon's memory", p->server->vm->conf->name, p->id);
+}
+
 void ivshmem_tick(struct cardd_vm *vm)
 {
 	for (struct peer *p = vm->ivshmem ? vm->ivshmem->peers : NULL; p; p = p->next) {
 		if (p->closed)
 			continue;
+		peer_check(p);
 		atomic_fetch_add_explicit(&((struct card_region *)p->base)->beat, 1,
 					  memory_order_relaxed);
 		p->empty_bells = 0;

@@ -139,11 +139,30 @@ static void reopen(struct ring_link *r, uint32_t open)
 	fair_charge(&d->fair, &r->l.vm->fair, (int64_t)(units_now_ns() - begun));
 }
 
+bool ring_reclaim(struct ring_link *r)
+{
+	struct cardd *d = r->l.vm->d;
+	uint64_t begun = units_now_ns();
+
+	if (atomic_load_explicit(&r->q->opened, memory_order_relaxed) == (r->live ? r->opened : 0))
+		return false;
+	desk_reset(&r->l);
+	r->live = false;
+	r->opened = atomic_load(&r->q->open);
+	card_waits_set(&r->q->daemon_waits, true);
+	atomic_store(&r->q->opened, 0);
+	fair_charge(&d->fair, &r->l.vm->fair, (int64_t)(units_now_ns() - begun));
+	return true;
+}
+
 bool ring_rung(struct ring_link *r)
 {
+	bool moved = ring_reclaim(r);
 	uint32_t open = atomic_load_explicit(&r->q->open, memory_order_acquire);
 	bool new_user = open != r->opened;
 
+	if (moved)
+		return true;
 	if (new_user)
 		reopen(r, open);
 	if (!ring_peek(&r->l))

@@ -23,6 +23,12 @@ struct ring_link {
 void ring_init(struct ring_link *r, struct cardd_vm *vm, const struct card_layout *layout,
 	       void *base, uint32_t queue);
 
+/*
+ * What the daemon wrote is not there any more: QEMU brought the VM here, and with it (master=on) the memory of
+ * another daemon. Whoever has the queue must open it again. false: all is well.
+ */
+bool ring_reclaim(struct ring_link *r);
+
 /* The guest rang (for one of its queues): false if there was nothing. */
 bool ring_rung(struct ring_link *r);
 

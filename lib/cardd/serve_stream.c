@@ -151,7 +151,9 @@ static void look_at_beginning(struct stream_link *s)
 	uint32_t have = s->in_to - s->in_from, word = sizeof(HYBRID_WORD) - 1;
 	uint32_t common = have < word ? have : word;
 	char answer[HYBRID_MAX + 8];
+	unsigned long port;
 	uint8_t *end;
+	char *rest;
 	int n;
 
 	if (memcmp(s->in + s->in_from, HYBRID_WORD, common) != 0) {
@@ -166,8 +168,12 @@ static void look_at_beginning(struct stream_link *s)
 	if (!end)
 		return;
 	*end = '\0';
-	n = snprintf(answer, sizeof(answer), "OK %lu\n",
-		     strtoul((char *)s->in + s->in_from + word, NULL, 10));
+	port = strtoul((char *)s->in + s->in_from + word, &rest, 10);
+	if (rest != (char *)end || port != s->l.vm->d->conf->vsock_port) {
+		cut(s, "CONNECT to another port than ours");
+		return;
+	}
+	n = snprintf(answer, sizeof(answer), "OK %lu\n", port);
 	s->in_from = (uint32_t)(end + 1 - s->in);
 	s->begun = true;
 	if (send(s->fd, answer, (size_t)n, MSG_NOSIGNAL) != n)

@@ -265,18 +265,17 @@ static int look_again(struct cump_engine *e, size_t at, uint64_t *looked_us, str
 	return rc;
 }
 
-static int copy_round(struct cump_engine *e, bool last, struct err *err)
+static int copy_round(struct cump_engine *e, struct err *err)
 {
 	uint64_t looked_us = units_now_us();
 	int rc = 0;
 
-	for (size_t at = 0; !rc && at < e->cump.words && !leave(e, last); at += CHUNK_WORDS) {
-		if (!last)
-			rc = look_again(e, at, &looked_us, err);
+	for (size_t at = 0; !rc && at < e->cump.words && !leave(e, false); at += CHUNK_WORDS) {
+		rc = look_again(e, at, &looked_us, err);
 		for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++) {
 			size_t from = at;
 
-			rc = send_words(e, i, &from, at + CHUNK_WORDS, last, err);
+			rc = send_words(e, i, &from, at + CHUNK_WORDS, false, err);
 		}
 	}
 	/* What cump_take has not reached is still in to_send, wherever the round was left. */
@@ -302,6 +301,8 @@ static int begin(struct cump_engine *e, struct err *err)
 		e->stats.member[i].pages = e->stats.member[i].remaining = cump_to_send(&e->cump, i);
 		pthread_mutex_unlock(&e->lock);
 	}
+	/* Deferred, whoever leaves before the first round has begun: it takes them up, and so does the last. */
+	cump_leave(&e->cump, 0);
 	return rc;
 }
 
@@ -322,17 +323,40 @@ static int copy_while_running(struct cump_engine *e, struct err *err)
 			break;
 		cump_decide(&e->cump, 0, e->cump.words);
 		note_round(e, round);
-		rc = copy_round(e, false, err);
+		rc = copy_round(e, err);
 		if (!rc)
 			await(e, begun + e->round_us);
 	}
 	return rc ? rc : aborted(e, err);
 }
 
+static int put_state(struct cump_engine *e, unsigned member, enum cump_state which, struct err *err)
+{
+	const struct cump_source *s = &e->source[member];
+
+	return s->ops->state ? s->ops->state(s->ctx, which, &e->sink, member, err) : 0;
+}
+
+/* All that one member has left, and its state: then the other side has all of it. */
+static int finish_member(struct cump_engine *e, unsigned member, struct err *err)
+{
+	size_t from = 0;
+	int rc = send_words(e, member, &from, SIZE_MAX, true, err);
+	uint64_t left;
+
+	if (!rc)
+		rc = aborted(e, err);
+	left = cump_deferred(&e->cump, member);
+	if (!rc && left) /* it stands still: now is later */
+		rc = err_set(err, -EIO, "copy pair: %llu pages cannot be read", (unsigned long long)left);
+	return rc ? rc : put_state(e, member, CUMP_TAIL, err);
+}
+
+/* One after the other, the one with less first: the other side restores it while the larger is on its way. */
 static int copy_the_rest(struct cump_engine *e, struct err *err)
 {
 	struct cump_stats now;
-	uint64_t left = 0;
+	unsigned first;
 	int rc = clean_both(e, true, err);
 
 	if (rc)
@@ -340,39 +364,22 @@ static int copy_the_rest(struct cump_engine *e, struct err *err)
 	cump_decide_all(&e->cump);
 	cump_engine_stats(e, &now);
 	note_round(e, now.round + 1);
-	rc = copy_round(e, true, err);
-	if (!rc)
-		rc = aborted(e, err);
-	for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++)
-		left += cump_deferred(&e->cump, i);
-	if (!rc && left) /* they stand still: now is later */
-		rc = err_set(err, -EIO, "copy pair: %llu pages cannot be read",
-			     (unsigned long long)left);
-	return rc;
-}
-
-static int put_state(struct cump_engine *e, enum cump_state which, struct err *err)
-{
-	int rc = 0;
-
-	for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++)
-		if (e->source[i].ops->state)
-			rc = e->source[i].ops->state(e->source[i].ctx, which, &e->sink, i, err);
-	return rc;
+	first = cump_to_send(&e->cump, CUMP_VTPM) < cump_to_send(&e->cump, CUMP_VM) ? CUMP_VTPM : CUMP_VM;
+	rc = finish_member(e, first, err);
+	return rc ? rc : finish_member(e, first == CUMP_VM ? CUMP_VTPM : CUMP_VM, err);
 }
 
 int cump_engine_run(struct cump_engine *e, struct err *err)
 {
-	int rc;
+	int rc = 0;
 
-	rc = put_state(e, CUMP_HEAD, err);
+	for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++)
+		rc = put_state(e, i, CUMP_HEAD, err);
 	if (!rc)
 		rc = copy_while_running(e, err);
 	if (!rc) {
 		set_phase(e, CUMP_FINISHING, 0);
 		rc = copy_the_rest(e, err);
 	}
-	if (!rc)
-		rc = put_state(e, CUMP_TAIL, err);
 	return set_phase(e, rc ? CUMP_FAILED : CUMP_DONE, rc);
 }

@@ -185,11 +185,33 @@ struct sdf_stream *sdf_stream_begin(struct sdf_session *s, enum sdf_stream_kind 
 	return st;
 }
 
+/*
+ * Whether the card has @alg for this key: one block, whose result nobody sees, the first time that a session
+ * asks. Else a stream of pieces that are shorter would be told only at its end.
+ */
+static uint32_t probe(struct sdf_session *s, void *key, uint32_t alg, enum sdf_stream_kind kind)
+{
+	uint8_t block[BLOCK] = {0};
+	struct card_cipher cc = {.data_unit = 0};
+	uint32_t status;
+
+	for (size_t i = 0; i < sizeof(s->known) / sizeof(*s->known); i++)
+		if (s->known[i] == alg)
+			return SDR_OK;
+	status = kind == SDF_MAC ? mac(s, key, alg, &cc, block, BLOCK)
+				 : cipher(s, key, alg, &cc, block, BLOCK, block, kind == SDF_DEC);
+	if (status == SDR_OK)
+		s->known[s->known_next++ % (sizeof(s->known) / sizeof(*s->known))] = alg;
+	explicit_bzero(block, sizeof(block));
+	return status;
+}
+
 uint32_t sdf_cipher_begin(struct sdf_session *s, void *key, uint32_t alg, const uint8_t *iv,
 			  uint32_t iv_len, enum sdf_stream_kind kind)
 {
 	struct sdf_stream *st;
 	struct sdf_key *k;
+	uint32_t status;
 
 	if (alg == SGD_SM4_GCM || alg == SGD_SM4_CCM || alg == SGD_SM4_XTS)
 		return SDR_ALGMODNOTSUPPORT;
@@ -199,6 +221,9 @@ uint32_t sdf_cipher_begin(struct sdf_session *s, void *key, uint32_t alg, const 
 	if (!k)
 		return SDR_KEYNOTEXIST;
 	sdf_key_put(k);
+	status = probe(s, key, alg, kind);
+	if (status != SDR_OK)
+		return status;
 	st = sdf_stream_begin(s, kind, alg, key);
 	if (needs_iv(alg))
 		memcpy(st->iv.iv, iv, BLOCK);

@@ -39,6 +39,7 @@ struct sdf_session {
 	uint32_t number;
 	pthread_mutex_t lock; /* of the streams */
 	struct sdf_stream streams[SDF_STREAMS];
+	uint32_t known[12], known_next; /* ciphers that the card has, as far as was asked */
 };
 
 struct sdf_key { /* or agreement */

@@ -23,6 +23,7 @@ struct pair_identity {
 	char uuid[37];	   /* its own; "" if it has none (a swtpm process) */
 	char name[64];	   /* for people */
 	char bound_to[160]; /* of the VM: the vTPM it uses: a uuid, or the path of a control socket */
+	char platform[32];  /* what only the same can take: "xen 4.17"; "": no matter */
 	uint64_t mem_bytes; /* RAM that the destination must have */
 	uint64_t disk_bytes; /* state files that the destination must hold */
 };
@@ -39,7 +40,8 @@ struct pair_estimate {
 	uint64_t total_bytes;	  /* of RAM */
 	uint64_t remaining_bytes; /* not sent yet in this round */
 	uint64_t round;		  /* times the dirty log was read; grows by one a pass */
-	uint64_t zero_pages, normal_pages, deferred_pages;
+	uint64_t zero_pages, normal_pages;
+	uint64_t deferred_pages, resent_pages; /* of those that are driven: skipped in a round; sent again */
 	bool driven; /* by us, page by page: it does not stop by itself and need not be parked */
 };
 
@@ -114,7 +116,7 @@ struct pair_driver {
 	const struct pair_source_ops *source;
 	const struct pair_sink_ops *sink;
 	/* Its hypervisor lies beneath this system: the memory it takes is not this system's, and its
-	 * sink's launch() tells whether there is enough. */
+	 * sink's launch() tells whether there is enough, and starts nothing. */
 	bool beneath;
 };
 

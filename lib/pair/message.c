@@ -52,6 +52,8 @@ struct json_object *message_from_identity(const char *kind, const struct pair_id
 	message_add(o, "uuid", id->uuid);
 	message_add(o, "name", id->name);
 	message_add(o, "bound_to", id->bound_to);
+	if (id->platform[0])
+		message_add(o, "platform", id->platform);
 	message_add_number(o, "mem_bytes", id->mem_bytes);
 	message_add_number(o, "disk_bytes", id->disk_bytes);
 	return o;
@@ -84,7 +86,8 @@ int message_to_identity(struct json_object *o, struct pair_identity *id, struct 
 	if (!uuid_like(message_text(o, "uuid")) ||
 	    !copy(id->uuid, sizeof(id->uuid), message_text(o, "uuid")) ||
 	    !copy(id->name, sizeof(id->name), message_text(o, "name")) ||
-	    !copy(id->bound_to, sizeof(id->bound_to), message_text(o, "bound_to")))
+	    !copy(id->bound_to, sizeof(id->bound_to), message_text(o, "bound_to")) ||
+	    !copy(id->platform, sizeof(id->platform), message_text(o, "platform")))
 		return err_set(err, -EPROTO, "read request: a member's identity is malformed");
 	id->mem_bytes = message_number(o, "mem_bytes");
 	id->disk_bytes = message_number(o, "disk_bytes");

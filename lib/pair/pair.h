@@ -42,7 +42,7 @@ enum pair_outcome {
 struct pair_member_report {
 	struct pair_identity id;
 	bool streams;
-	uint64_t rounds, zero_pages, normal_pages, deferred_pages;
+	uint64_t rounds, zero_pages, normal_pages, deferred_pages, resent_pages;
 	uint64_t raw_bytes, wire_bytes;
 	uint64_t stopped_at_us, started_at_us; /* source's clock (monotonic) */
 	uint64_t downtime_us;

@@ -54,6 +54,8 @@ static struct json_object *member_json(const struct pair_member_report *m)
 	message_add_number(o, "rounds", m->rounds);
 	message_add_number(o, "zero_pages", m->zero_pages);
 	message_add_number(o, "normal_pages", m->normal_pages);
+	message_add_number(o, "deferred_pages", m->deferred_pages);
+	message_add_number(o, "resent_pages", m->resent_pages);
 	message_add_number(o, "raw_bytes", m->raw_bytes);
 	message_add_number(o, "wire_bytes", m->wire_bytes);
 	message_add_number(o, "downtime_us", m->downtime_us);

@@ -470,6 +470,17 @@ static enum pair_outcome receive_pair(struct receive *r, struct err *err)
 	return promise(r, err);
 }
 
+/* Memory that is not this system's: only the kind can tell, and launch() starts nothing of such a one. */
+static int ask_beneath(struct receive *r, struct err *err)
+{
+	int rc = 0;
+
+	for (unsigned k = PAIR_MEMBERS; !rc && k-- > 0;)
+		if (r->s.driver[k]->beneath)
+			rc = r->s.driver[k]->sink->launch(r->s.m[k], err);
+	return rc;
+}
+
 static enum pair_outcome serve_hello(struct receive *r, struct json_object *m, struct err *err)
 {
 	int rc = read_hello(r, m, err);
@@ -480,6 +491,8 @@ static enum pair_outcome serve_hello(struct receive *r, struct json_object *m, s
 	}
 	if (!rc)
 		rc = reserve(r, err);
+	if (!rc && r->dry_run)
+		rc = ask_beneath(r, err);
 	if (rc) {
 		refuse(r, rc == -EXDEV ? PAIR_NO : PAIR_REFUSED, err);
 		if (r->place.dir[0])

@@ -320,6 +320,7 @@ static int look(struct send *s, bool *all_completed, struct err *err)
 		s->report->member[i].zero_pages = e.zero_pages;
 		s->report->member[i].normal_pages = e.normal_pages;
 		s->report->member[i].deferred_pages = e.deferred_pages;
+		s->report->member[i].resent_pages = e.resent_pages;
 	}
 	budget_note_bytes(&s->budget, raw_bytes(s), units_now_us());
 	return 0;

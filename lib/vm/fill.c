@@ -26,6 +26,8 @@
 #define CHUNK_MAX (1ull << 30)
 #define GIB (1ull << 30)
 #define STOP_MS 5000   /* a thread that does not come out by then is left alone */
+#define LATE_US 50000  /* beyond twice a stall: a call that takes so long hangs */
+#define STUCK_US 10000000 /* no vCPU got on for so long */
 #define TRIES_MAX 100  /* EAGAIN, EOPNOTSUPP: they pass, or they don't */
 #define ENOTSUPP_NR 524
 
@@ -40,8 +42,9 @@ struct worker {
 	struct inject_thread *t;
 	const struct kvm_vcpu *vcpu;
 	struct vm_slot piece;
-	bool has_piece, busy, out;
-	uint64_t rest_until, out_since, call_since;
+	bool has_piece, busy, late;
+	struct fill_share share;
+	uint64_t rest_until, call_since;
 	uint64_t chunk;	   /* bytes that fit into a stall */
 	uint64_t least_us; /* the shortest call: what one costs by itself */
 	unsigned tries;
@@ -62,6 +65,9 @@ struct filler {
 	uint64_t ram_bytes;
 	struct worker *workers;
 	size_t n_workers;
+	struct vm_slot *returned; /* pieces that their vCPUs could not do, at most one each */
+	size_t n_returned;
+	uint64_t done_us; /* when a call did something */
 	int failed;
 };
 
@@ -84,6 +90,11 @@ static bool take_piece(struct filler *f, struct worker *w, uint64_t bytes, uint6
 		return true;
 	if (f->failed || cancelled(f))
 		return false;
+	if (f->n_returned) {
+		w->piece = f->returned[--f->n_returned];
+		w->has_piece = true;
+		return true;
+	}
 	w->has_piece = vm_slots_next(f->slots, &f->slot, &f->offset, bytes, align, &w->piece);
 	return w->has_piece;
 }
@@ -275,7 +286,8 @@ static int attach_vcpus(struct filler *f)
 	int rc = 0;
 
 	f->workers = calloc(f->kvm->n_vcpus ? f->kvm->n_vcpus : 1, sizeof(*f->workers));
-	if (!f->workers)
+	f->returned = calloc(f->kvm->n_vcpus ? f->kvm->n_vcpus : 1, sizeof(*f->returned));
+	if (!f->workers || !f->returned)
 		return err_sys(f->err, -ENOMEM, "fill");
 	for (size_t i = 0; i < f->kvm->n_vcpus && !rc; i++) {
 		struct worker *w = &f->workers[f->n_workers];
@@ -311,6 +323,7 @@ static void call_pre_fault(struct filler *f, struct worker *w)
 	long args[6] = {fd_of(w), (long)PRE_FAULT_MEMORY};
 
 	w->call_since = units_now_us();
+	w->late = false;
 	if (inject_call(w->t, SYS_ioctl, args, 2, &p, sizeof(p), f->err)) {
 		f->failed = f->failed ? f->failed : -EIO;
 		return;
@@ -327,7 +340,6 @@ static void back_to_guest(struct filler *f, struct worker *w, uint64_t extra_us)
 		f->failed = f->failed ? f->failed : -EIO;
 		return;
 	}
-	w->out = false;
 	now = units_now_us();
 	away = now - w->t->asked_us;
 	w->rest_until = now + extra_us + away * (100 - f->opts->duty_percent) / f->opts->duty_percent;
@@ -335,6 +347,7 @@ static void back_to_guest(struct filler *f, struct worker *w, uint64_t extra_us)
 		f->report->longest_stall_us = w->t->longest_us;
 		f->report->longest_vcpu = w->vcpu->id;
 	}
+	w->share.longest_stall_us = w->t->longest_us;
 }
 
 /* How much fits into a stall, by what the last call did, beyond what any call costs. */
@@ -360,6 +373,7 @@ static void skip_hole(struct filler *f, struct worker *w)
 	/* The holes below 1 MiB are small ones, and there may be memory behind each. */
 	uint64_t skip = f->searching && w->piece.gpa < (1u << 20) ? 4096 : w->piece.size;
 
+	f->done_us = units_now_us();
 	if (!f->searching)
 		f->report->gone_bytes += skip;
 	w->piece.gpa += skip;
@@ -385,6 +399,24 @@ static const char *why_no_second_level(int rc)
 	}
 }
 
+/*
+ * A call had to be interrupted and had done nothing. Where the vCPU has not been in the guest since
+ * KVM threw all tables away, none of its calls gets on (kvm_mmu_reload of Linux 6.12 keeps an
+ * obsolete root): one that waits for its start-up interrupt, or of a paused VM. The others
+ * do its piece.
+ */
+static void give_back(struct filler *f, struct worker *w)
+{
+	if (w->has_piece)
+		f->returned[f->n_returned++] = w->piece;
+	w->has_piece = false;
+	w->chunk = HUGE_2M;
+	if (units_now_us() - f->done_us > STUCK_US && !f->failed)
+		f->failed = err_set(f->err, -EAGAIN, "second level at 0x%" PRIx64 ": KVM takes nothing from "
+				    "vCPUs that have not run since it dropped its tables (let the VM run, and "
+				    "fill again)", w->piece.gpa);
+}
+
 /* A call has returned. True: the vCPU must go back into the guest now. */
 static bool pre_faulted(struct filler *f, struct worker *w)
 {
@@ -396,7 +428,9 @@ static bool pre_faulted(struct filler *f, struct worker *w)
 	memcpy(&p, w->t->data, sizeof(p));
 	if (!rc && p.size <= w->piece.size) {
 		done = w->piece.size - p.size;
+		f->done_us = units_now_us();
 		f->report->second_bytes += done;
+		w->share.bytes += done;
 		w->piece.gpa += done;
 		w->piece.size -= done;
 		w->has_piece = w->piece.size != 0;
@@ -409,10 +443,15 @@ static bool pre_faulted(struct filler *f, struct worker *w)
 		skip_hole(f, w);
 		return units_now_us() - w->t->asked_us > f->opts->stall_us / 2;
 	}
-	if (rc == -EINTR) /* a signal waits for the thread */
+	if (rc == -EINTR) { /* a signal waits for the thread, or it was late */
+		if (w->late)
+			give_back(f, w);
 		return true;
+	}
 	if ((rc == -EAGAIN || rc == -EOPNOTSUPP || rc == -EFAULT) && ++w->tries < TRIES_MAX)
 		return true;
+	if (!rc) /* more is left than there was: it is not the struct that we know */
+		rc = -EPROTO;
 	if (!f->failed)
 		f->failed = err_set(f->err, rc == -EINVAL || rc == -ENOTTY ? -ENOTTY : (int)rc,
 				    "second level at 0x%" PRIx64 ": %s", w->piece.gpa,
@@ -436,8 +475,8 @@ static void vcpu_event(struct filler *f, struct worker *w)
 	if (w->busy) {
 		back = pre_faulted(f, w);
 	} else {
-		w->out = true;
 		f->report->stops++;
+		w->share.stops++;
 	}
 	if (!back && take_piece(f, w, w->chunk, HUGE_2M))
 		call_pre_fault(f, w);
@@ -445,18 +484,45 @@ static void vcpu_event(struct filler *f, struct worker *w)
 		back_to_guest(f, w, w->tries ? 1000 : 0);
 }
 
-static bool work_left(const struct filler *f, const struct worker *w)
+static bool pieces_left(const struct filler *f)
 {
 	struct vm_slot piece;
 	size_t slot = f->slot;
 	uint64_t offset = f->offset;
 
-	if (f->failed || f->report->cancelled)
-		return false;
-	return w->has_piece || vm_slots_next(f->slots, &slot, &offset, 4096, 4096, &piece);
+	return f->n_returned || vm_slots_next(f->slots, &slot, &offset, 4096, 4096, &piece);
 }
 
-/* Ask those out who have rested; how long until the next has, in ms. -1: nothing is left to do. */
+static bool work_left(const struct filler *f, const struct worker *w)
+{
+	if (f->failed || f->report->cancelled)
+		return false;
+	return w->has_piece || pieces_left(f);
+}
+
+/*
+ * Until a call is late, in ms; a late one is interrupted, and what it did until then counts. It may
+ * never end by itself: kvm_tdp_map_page of Linux 6.12 tries again and again what cannot come
+ * right before it returns: a page of a memslot whose deletion waits for the call
+ * (kvm_swap_active_memslots), or any, below a root that is obsolete.
+ */
+static int until_late(struct filler *f, struct worker *w, uint64_t now)
+{
+	uint64_t late = w->call_since + 2 * f->opts->stall_us + LATE_US;
+
+	if (now < late)
+		return (int)((late - now + 999) / 1000);
+	inject_interrupt(w->t, NULL);
+	w->late = true;
+	w->call_since = now;
+	f->report->interrupted++;
+	return LATE_US / 1000;
+}
+
+/*
+ * Ask those out who have rested, hurry those who are late; how long until the next will be either, in
+ * ms. -1: nothing is left to do.
+ */
 static int ask_out(struct filler *f)
 {
 	uint64_t now = units_now_us();
@@ -475,6 +541,8 @@ static int ask_out(struct filler *f)
 				inject_stop(w->t, f->err);
 			else
 				ms = (int)((w->rest_until - now + 999) / 1000);
+		} else if (w->t->state == INJECT_CALLING) {
+			ms = until_late(f, w, now);
 		}
 		if (wait_ms < 0 || ms < wait_ms)
 			wait_ms = ms;
@@ -495,10 +563,24 @@ static int run_vcpus(struct filler *f)
 		if (w)
 			vcpu_event(f, w);
 		cancelled(f);
-		if (f->searching && f->report->second_bytes >= f->ram_bytes)
-			f->slot = f->slots->n; /* all found */
+		if (f->searching && f->report->second_bytes >= f->ram_bytes) { /* all found */
+			f->slot = f->slots->n;
+			f->n_returned = 0;
+		}
 	}
+	if (rc >= 0 && !f->failed && !f->report->cancelled && pieces_left(f)) /* nobody is left to do it */
+		f->failed = err_set(f->err, -ESRCH, "process %d: it is gone", (int)f->pid);
 	return rc < 0 ? rc : f->failed;
+}
+
+static void keep_shares(struct filler *f)
+{
+	f->report->shares = calloc(f->n_workers, sizeof(*f->report->shares));
+	for (size_t i = 0; f->report->shares && i < f->n_workers; i++) {
+		f->report->shares[i] = f->workers[i].share;
+		f->report->shares[i].vcpu = f->workers[i].vcpu->id;
+		f->report->n_shares++;
+	}
 }
 
 static int fill_second(struct filler *f, const struct vm_slots *guest)
@@ -511,6 +593,7 @@ static int fill_second(struct filler *f, const struct vm_slots *guest)
 
 	if (rc)
 		return rc;
+	f->done_us = begun;
 	f->searching = !guest;
 	f->slots = guest ? guest : &search;
 	f->slot = 0;
@@ -519,6 +602,7 @@ static int fill_second(struct filler *f, const struct vm_slots *guest)
 	rc = run_vcpus(f);
 	f->slots = NULL;
 	f->report->second_us = units_now_us() - begun;
+	keep_shares(f);
 	if (rc)
 		return rc;
 	if (f->report->cancelled)
@@ -551,5 +635,13 @@ int fill_run(pid_t pid, const struct kvm *kvm, const struct vm_slots *host,
 		snprintf(report->why, sizeof(report->why), "%.150s", f.err->text);
 	inject_close(f.in);
 	free(f.workers);
+	free(f.returned);
 	return rc;
+}
+
+void fill_report_free(struct fill_report *report)
+{
+	free(report->shares);
+	report->shares = NULL;
+	report->n_shares = 0;
 }

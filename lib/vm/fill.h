@@ -35,10 +35,18 @@ struct fill_hooks {
 	int (*cancelled)(void *ctx); /* true: stop soon */
 };
 
+struct fill_share { /* of the second level */
+	int vcpu;
+	uint64_t bytes, stops, longest_stall_us;
+};
+
 struct fill_report {
 	unsigned threads, vcpus;
 	uint64_t host_bytes, host_us;
 	uint64_t second_bytes, second_us, calls, stops;
+	uint64_t interrupted; /* calls that would not have ended by themselves */
+	struct fill_share *shares;
+	size_t n_shares;
 	uint64_t gone_bytes;	   /* no longer in a memslot: the VM changed under way */
 	uint64_t longest_stall_us; /* of a vCPU */
 	int longest_vcpu;
@@ -50,10 +58,11 @@ struct fill_report {
 /*
  * Fill process @pid. @host: RAM by hva; @guest: RAM and ROM by gpa, or NULL: guest-physical
  * memory is searched through, @ram_bytes of it are expected. @kvm NULL: there is none. -ECANCELED, -EPERM (ptrace is not
- * allowed; nothing was done), -ENOMEM, -EIO …; @report tells how far it came.
+ * allowed; nothing was done), -ENOMEM, -EIO …; @report tells how far it came; fill_report_free it.
  */
 int fill_run(pid_t pid, const struct kvm *kvm, const struct vm_slots *host,
 	     const struct vm_slots *guest, uint64_t ram_bytes, const struct fill_options *opts,
 	     const struct fill_hooks *hooks, struct fill_report *report, struct err *err);
+void fill_report_free(struct fill_report *report);
 
 #endif

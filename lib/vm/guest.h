@@ -25,7 +25,7 @@ struct vm_memory_state {
 /* Something happened that may undo a fill; @what is one word of: */
 enum vm_memory_event {
 	VM_EVENT_BALLOON,   /* @detail: what it holds now, bytes */
-	VM_EVENT_MIGRATION, /* @detail: 1 it logs dirty pages, 0 it has ended */
+	VM_EVENT_MIGRATION, /* @detail: 1 it logs dirty pages, 0 it has ended, 2 the VM has gone elsewhere */
 	VM_EVENT_RESET,
 	VM_EVENT_SHUTDOWN,
 };
@@ -46,6 +46,8 @@ struct vm_memory_ops {
 	int (*watch_open)(const struct vm *vm, vm_watch_fn *fn, void *ctx, struct vm_watch **out,
 			  struct err *err);
 	int (*watch_fd)(const struct vm_watch *w);
+	/* As counters, by the monitor that is held; events that come meanwhile are told. */
+	int (*watch_counters)(struct vm_watch *w, struct kvm_stats *out, struct err *err);
 	int (*watch_take)(struct vm_watch *w, struct err *err); /* -EPIPE: the VM is gone */
 	void (*watch_close)(struct vm_watch *w);
 };

@@ -12,9 +12,11 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <linux/ptrace.h>
 #include <linux/sched.h>
@@ -66,6 +68,7 @@ extern const char inject_code[], inject_code_clone[], inject_code_helper[], inje
 
 enum stub { STUB_CALL, STUB_CLONE, STUB_HELPER, STUB_END };
 #define CODE_MAX 128
+#define GUARDED_MAX 4096
 
 /* linux/errno.h: what a system call leaves that a signal interrupted. */
 #define ERESTARTSYS 512
@@ -81,6 +84,8 @@ struct inject {
 	bool code_there, code_ours;
 	struct inject_thread *threads;
 	pid_t newborn; /* a clone's child, while its parent is in the call */
+	pid_t guard;
+	int guard_fd; /* tells it of threads; its end is our death */
 };
 
 static unsigned long stub_address(const struct inject *in, enum stub stub)
@@ -189,6 +194,126 @@ static void remove_code(struct inject_thread *t)
 		in->code_there = in->code_ours = false;
 }
 
+/* --- the guard --- */
+
+static pid_t tracer_of(pid_t tid)
+{
+	char path[64], line[128];
+	pid_t tracer = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
+	f = fopen(path, "re");
+	while (f && !tracer && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "TracerPid:", 10))
+			tracer = (pid_t)strtol(line + 10, NULL, 10);
+	if (f)
+		fclose(f);
+	return tracer;
+}
+
+/* TRACESYSGOOD also keeps a thread alive whose tracer dies at a call's stop: the kernel then sends
+ * the stop's number as a signal, and SIGTRAP|0x80 is none (ptrace_report_syscall). Another's
+ * guard may have the thread, for a moment. */
+static int seize(pid_t tid, int patience_ms)
+{
+	struct timespec ms = {.tv_nsec = 1000000};
+	int untraced = 0;
+
+	while (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD)) {
+		if (errno != EPERM || !patience_ms--)
+			return -errno;
+		if (!tracer_of(tid) && ++untraced > 2) /* it is not allowed, then */
+			return -EPERM;
+		nanosleep(&ms, NULL);
+	}
+	return 0;
+}
+
+/*
+ * A thread whose tracer dies finds its way back when its call returns; but a call may wait for
+ * something that only a signal ends (KVM_PRE_FAULT_MEMORY spins on a memslot that somebody deletes,
+ * who waits for it). So a child of ours does what we cannot any more: each thread is interrupted
+ * once, all of them before the first is waited for, which may be the one that deletes.
+ */
+static void interrupt_all(const pid_t *tids, size_t n)
+{
+	size_t left = 0;
+	int status;
+	pid_t tid;
+
+	for (size_t i = 0; i < n; i++) /* the kernel may not have taken them from the dead one yet */
+		if (!seize(tids[i], 2000)) {
+			ptrace(PTRACE_INTERRUPT, tids[i], 0, 0);
+			left++;
+		}
+	while (left && (tid = waitpid(-1, &status, __WALL)) > 0) {
+		if (WIFSTOPPED(status) && status >> 16 != PTRACE_EVENT_STOP) {
+			/* Any other stop takes a pending interrupt away (ptrace_stop). */
+			ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+			ptrace(PTRACE_CONT, tid, 0, WSTOPSIG(status) & 0x80 ? 0 : WSTOPSIG(status));
+			continue;
+		}
+		ptrace(PTRACE_DETACH, tid, 0, 0);
+		left--;
+	}
+}
+
+static _Noreturn void guard(int fd)
+{
+	pid_t tids[GUARDED_MAX];
+	sigset_t all;
+	size_t n = 0;
+
+	/* What ends us leaves it alone: it ends when we do. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	setsid();
+	while (n < GUARDED_MAX && read(fd, &tids[n], sizeof(*tids)) == sizeof(*tids)) {
+		if (!tids[n]) /* all is well */
+			_exit(0);
+		n++;
+	}
+	if (n < GUARDED_MAX)
+		interrupt_all(tids, n);
+	_exit(0);
+}
+
+static int start_guard(struct inject *in)
+{
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds))
+		return -errno;
+	in->guard = fork();
+	if (!in->guard) {
+		close(fds[1]);
+		guard(fds[0]);
+	}
+	close(fds[0]);
+	if (in->guard < 0) {
+		close(fds[1]);
+		return -errno;
+	}
+	in->guard_fd = fds[1];
+	return 0;
+}
+
+static void tell_guard(struct inject *in, pid_t tid)
+{
+	if (in->guard_fd >= 0)
+		(void)!send(in->guard_fd, &tid, sizeof(tid), MSG_NOSIGNAL);
+}
+
+static void end_guard(struct inject *in)
+{
+	tell_guard(in, 0);
+	if (in->guard_fd >= 0)
+		close(in->guard_fd);
+	if (in->guard > 0)
+		waitpid(in->guard, NULL, 0);
+}
+
 /* --- begin --- */
 
 /* A return that nobody called is a fault to a shadow stack; "x86_Thread_features: shstk". */
@@ -248,12 +373,17 @@ int inject_open(pid_t pid, struct inject **out, struct err *err)
 	if (!in)
 		return err_sys(err, -ENOMEM, "pid:%d", (int)pid);
 	in->pid = pid;
-	in->mem_fd = in->signal_fd = -1;
+	in->mem_fd = in->signal_fd = in->guard_fd = -1;
 	rc = begin_signals(in);
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
 	if (!rc) {
 		in->mem_fd = open(path, O_RDONLY | O_CLOEXEC);
 		rc = in->mem_fd < 0 ? err_sys(err, -errno, "%s", path) : find_room(in, err);
+	}
+	if (!rc) {
+		rc = start_guard(in);
+		if (rc)
+			err_sys(err, rc, "fork");
 	}
 	if (rc) {
 		inject_close(in);
@@ -261,22 +391,6 @@ int inject_open(pid_t pid, struct inject **out, struct err *err)
 	}
 	*out = in;
 	return 0;
-}
-
-static pid_t tracer_of(pid_t tid)
-{
-	char path[64], line[128];
-	pid_t tracer = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
-	f = fopen(path, "re");
-	while (f && !tracer && fgets(line, sizeof(line), f))
-		if (!strncmp(line, "TracerPid:", 10))
-			tracer = (pid_t)strtol(line + 10, NULL, 10);
-	if (f)
-		fclose(f);
-	return tracer;
 }
 
 static struct inject_thread *adopt(struct inject *in, pid_t tid)
@@ -296,12 +410,9 @@ int inject_attach(struct inject *in, pid_t tid, struct inject_thread **out, stru
 {
 	struct inject_thread *t;
 	pid_t tracer;
+	int rc = seize(tid, 500);
 
-	/* TRACESYSGOOD also keeps a thread alive whose tracer dies at a call's stop: the kernel
-	 * then sends the stop's number as a signal, and SIGTRAP|0x80 is none (ptrace_report_syscall). */
-	if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD)) {
-		int rc = -errno;
-
+	if (rc) {
 		tracer = tracer_of(tid);
 		if (tracer)
 			return err_set(err, -EPERM, "attach thread %d: process %d traces it already",
@@ -313,6 +424,7 @@ int inject_attach(struct inject *in, pid_t tid, struct inject_thread **out, stru
 		ptrace(PTRACE_DETACH, tid, 0, 0);
 		return err_sys(err, -ENOMEM, "attach thread %d", (int)tid);
 	}
+	tell_guard(in, tid);
 	*out = t;
 	return 0;
 }
@@ -438,13 +550,21 @@ int inject_call(struct inject_thread *t, long nr, const long args[6], int data_a
 	return rc ? gone(t, rc, err, "inject into") : 0;
 }
 
+int inject_interrupt(struct inject_thread *t, struct err *err)
+{
+	if (t->state != INJECT_CALLING)
+		return err_set(err, -EINVAL, "interrupt thread %d: it is in no call", (int)t->tid);
+	return ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) ? gone(t, -errno, err, "interrupt") : 0;
+}
+
 /*
  * Its own registers, and the way back. An interrupted call is restarted by the kernel on its way
- * through signal handling, which one more stop makes sure of.
+ * through signal handling, which one more stop makes sure of; and one that had been stopped by
+ * SIGSTOP is stopped again, at that same stop.
  */
 static int go_back(struct inject_thread *t)
 {
-	bool settle = was_interrupted(&t->own);
+	bool settle = was_interrupted(&t->own) || t->suspended;
 
 	if (ptrace(PTRACE_SETREGS, t->tid, 0, &t->own) ||
 	    (settle && ptrace(PTRACE_INTERRUPT, t->tid, 0, 0)) ||
@@ -489,8 +609,7 @@ static int stopped_for_call(struct inject_thread *t)
 /* PTRACE_EVENT_STOP: our interrupt, a helper's first stop, or a stop signal for all of it. */
 static int stopped_by_event(struct inject_thread *t, int sig)
 {
-	if (sig != SIGTRAP && t->state != INJECT_STOPPING && !t->helper) /* stays stopped, as sent */
-		return ptrace(PTRACE_LISTEN, t->tid, 0, 0) ? -errno : 0;
+	t->suspended = sig != SIGTRAP;
 	if (t->state == INJECT_STOPPING) {
 		if (ptrace(PTRACE_GETREGS, t->tid, 0, &t->own))
 			return -errno;
@@ -503,6 +622,8 @@ static int stopped_by_event(struct inject_thread *t, int sig)
 	}
 	if (t->state == INJECT_SETTLING)
 		t->state = INJECT_RUNNING;
+	if (t->suspended && t->state == INJECT_RUNNING && !t->helper) /* stays stopped, as sent */
+		return ptrace(PTRACE_LISTEN, t->tid, 0, 0) ? -errno : 0;
 	return ptrace(t->state == INJECT_CALLING ? PTRACE_SYSCALL : PTRACE_CONT, t->tid, 0, 0) ?
 		       -errno : 0;
 }
@@ -512,8 +633,11 @@ static int stopped_by_signal(struct inject_thread *t, int sig)
 {
 	bool again = t->state == INJECT_CALLING && !t->helper;
 
-	if (again && (ptrace(PTRACE_SETREGS, t->tid, 0, &t->own) ||
-		      ptrace(PTRACE_INTERRUPT, t->tid, 0, 0)))
+	if (again && ptrace(PTRACE_SETREGS, t->tid, 0, &t->own))
+		return -errno;
+	/* A stop of any kind takes a pending interrupt away (ptrace_stop): ask again. */
+	if ((again || t->state == INJECT_STOPPING || t->state == INJECT_SETTLING) &&
+	    ptrace(PTRACE_INTERRUPT, t->tid, 0, 0))
 		return -errno;
 	if (ptrace(PTRACE_CONT, t->tid, 0, sig))
 		return -errno;
@@ -644,6 +768,7 @@ static int spawn_one(struct inject_thread *t, struct inject_thread **helper, str
 	t->data_arg = -1;
 	t->data_size = 0;
 	t->stub = STUB_CLONE;
+	t->result = 0;
 	rc = begin_call(t);
 	if (rc)
 		return gone(t, rc, err, "make a helper of");
@@ -654,6 +779,14 @@ static int spawn_one(struct inject_thread *t, struct inject_thread **helper, str
 			return rc;
 		if (t->state == INJECT_GONE)
 			return err_set(err, -ESRCH, "thread %d is gone", (int)t->tid);
+		/* A signal was on its way: it is handled, and the call made then. */
+		if (t->state == INJECT_STOPPED && t->result == -ERESTARTNOINTR &&
+		    units_now_us() < deadline) {
+			rc = begin_call(t);
+			if (rc)
+				return gone(t, rc, err, "make a helper of");
+			continue;
+		}
 		if (t->state == INJECT_STOPPED && t->result < 0)
 			return err_sys(err, (int)t->result, "make a thread in process %d",
 				       (int)t->session->pid);
@@ -702,9 +835,10 @@ static bool is_busy(const struct inject_thread *t)
 	return t->helper || (t->state != INJECT_RUNNING && t->state != INJECT_STOPPED);
 }
 
-/* Helpers go; calls come back. A kernel that takes its time with one has it. */
+/* Helpers go; calls come back, the VM's own threads' soon. */
 static void settle(struct inject *in)
 {
+	uint64_t patience = units_now_us() + 100000;
 	struct inject_thread *which;
 	bool busy = true;
 
@@ -713,21 +847,21 @@ static void settle(struct inject *in)
 		for (struct inject_thread *t = in->threads; t; t = t->next) {
 			if (t->helper && t->state == INJECT_STOPPED)
 				end_helper(t);
+			if (!t->helper && t->state == INJECT_CALLING && units_now_us() > patience)
+				inject_interrupt(t, NULL);
 			busy = busy || is_busy(t);
 		}
-		if (busy && inject_wait(in, 1000, &which, NULL) < 0)
+		if (busy && inject_wait(in, 100, &which, NULL) < 0)
 			return;
 	}
 }
 
-/* A thread that the kernel holds on to must not hold us. */
+/* However long the kernel holds on to it: what we have asked to stop will, and then needs us. */
 static void stand_still(struct inject_thread *t)
 {
-	uint64_t deadline = units_now_us() + 10000000;
 	struct inject_thread *which;
 
-	while (t->state == INJECT_STOPPING && units_now_us() < deadline &&
-	       inject_wait(t->session, 100, &which, NULL) >= 0)
+	while (t->state == INJECT_STOPPING && inject_wait(t->session, 1000, &which, NULL) >= 0)
 		;
 }
 
@@ -745,8 +879,10 @@ static void let_go(struct inject_thread *t)
 		if (go_back(t))
 			return;
 		while (waitpid(t->tid, &status, __WALL) == t->tid && WIFSTOPPED(status) &&
-		       status >> 16 != PTRACE_EVENT_STOP)
+		       status >> 16 != PTRACE_EVENT_STOP) {
+			ptrace(PTRACE_INTERRUPT, t->tid, 0, 0);
 			ptrace(PTRACE_CONT, t->tid, 0, WSTOPSIG(status) & 0x80 ? 0 : WSTOPSIG(status));
+		}
 	} else if (ptrace(PTRACE_SETREGS, t->tid, 0, &t->own)) {
 		return;
 	}
@@ -774,6 +910,7 @@ void inject_close(struct inject *in)
 		in->threads = t->next;
 		free(t);
 	}
+	end_guard(in);
 	if (in->mem_fd >= 0)
 		close(in->mem_fd);
 	if (in->signal_fd >= 0) {
@@ -807,6 +944,11 @@ int inject_call(struct inject_thread *t, long nr, const long args[6], int data_a
 {
 	(void)nr, (void)args, (void)data_arg, (void)data, (void)size;
 	return err_set(err, -ENOTSUP, "inject into thread %d", (int)t->tid);
+}
+
+int inject_interrupt(struct inject_thread *t, struct err *err)
+{
+	return err_set(err, -ENOTSUP, "interrupt thread %d", (int)t->tid);
 }
 
 int inject_resume(struct inject_thread *t, struct err *err)

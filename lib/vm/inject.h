@@ -9,7 +9,9 @@
  *
  * Nothing depends on our being alive. What a thread executes after an injected call restores its
  * registers from its own stack and jumps to where it was (a helper ends itself), so that a
- * tracer that dies at any moment leaves the process running. PTRACE_O_EXITKILL is not set.
+ * tracer that dies at any moment leaves the process running. PTRACE_O_EXITKILL is not set. A call
+ * that would then wait for ever is interrupted by a guard, a child of the caller's for the time of
+ * the session.
  *
  * All calls of a session come from one thread (ptrace's rule), with SIGCHLD blocked in it.
  */
@@ -57,6 +59,7 @@ struct inject_thread {
 	int data_arg;
 	bool inside;  /* past the call's entry */
 	bool put_off; /* a signal came first */
+	bool suspended; /* by SIGSTOP and the like, as is all of its process */
 	int stub;
 };
 
@@ -80,6 +83,9 @@ int inject_stop(struct inject_thread *t, struct err *err);
  */
 int inject_call(struct inject_thread *t, long nr, const long args[6], int data_arg,
 		const void *data, size_t size, struct err *err);
+
+/* Interrupt the call that @t is in, as a signal would: it returns with what it has, often -EINTR. */
+int inject_interrupt(struct inject_thread *t, struct err *err);
 
 /* Let @t, stopped, go on with its own work. */
 int inject_resume(struct inject_thread *t, struct err *err);

@@ -236,10 +236,10 @@ const struct vm_mapping *vm_mapping_at(const struct vm_mappings *m, uint64_t add
 	return NULL;
 }
 
-static bool holds_ram(const struct vm_mapping *v, const struct vm_slots *s)
+static bool holds(const struct vm_mapping *v, const struct vm_slots *s, bool rom)
 {
 	for (size_t i = 0; i < s->n; i++)
-		if (!s->slot[i].rom && s->slot[i].hva && s->slot[i].hva < v->end &&
+		if (s->slot[i].rom == rom && s->slot[i].hva && s->slot[i].hva < v->end &&
 		    v->start < s->slot[i].hva + s->slot[i].size)
 			return true;
 	return false;
@@ -249,13 +249,17 @@ void vm_resident_of(const struct vm_slots *s, const struct vm_mappings *m, struc
 {
 	*r = (struct vm_resident){0};
 	for (const struct vm_mapping *v = m->map; v < m->map + m->n; v++) {
-		if (!holds_ram(v, s))
+		bool ram = holds(v, s, false);
+
+		if (!ram && !holds(v, s, true))
+			continue;
+		r->swap += v->swap;
+		r->ksm += v->ksm;
+		if (!ram)
 			continue;
 		r->size += v->end - v->start;
 		r->rss += v->rss;
-		r->swap += v->swap;
 		r->huge += v->huge;
-		r->ksm += v->ksm;
 		r->hugetlb = r->hugetlb || v->hugetlb;
 		r->mergeable = r->mergeable || v->mergeable;
 		if (!r->page || v->page < r->page)

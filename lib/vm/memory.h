@@ -61,7 +61,7 @@ int vm_mappings_read(pid_t pid, struct vm_mappings *out, struct err *err);
 void vm_mappings_free(struct vm_mappings *m);
 const struct vm_mapping *vm_mapping_at(const struct vm_mappings *m, uint64_t address);
 
-/* The sum over those mappings that hold RAM of @s, each once. */
+/* The sum over those mappings that hold RAM of @s, each once; swap and ksm: ROM, too. */
 struct vm_resident {
 	uint64_t size, rss, swap, huge, ksm; /* bytes */
 	uint64_t page;	  /* the smallest page size of them */

@@ -209,16 +209,12 @@ static void add_stats(struct json_object *list, struct kvm_stats *sum)
 	}
 }
 
-static int memory_counters(const struct vm *vm, struct kvm_stats *out, struct err *err)
+static int read_counters(struct qmp *qmp, struct kvm_stats *out, struct err *err)
 {
 	struct json_object *of_vm = NULL, *of_vcpus = NULL;
-	struct qmp *qmp = NULL;
 	int rc;
 
 	memset(out, 0xff, sizeof(*out));
-	rc = open_monitor(vm, &qmp, err);
-	if (rc)
-		return rc;
 	rc = qmp_call(qmp, QMP_MS, &of_vm, err, "query-stats", "{\"target\": \"vm\"}");
 	if (!rc)
 		rc = qmp_call(qmp, QMP_MS, &of_vcpus, err, "query-stats", "{\"target\": \"vcpu\"}");
@@ -228,9 +224,19 @@ static int memory_counters(const struct vm *vm, struct kvm_stats *out, struct er
 	}
 	json_object_put(of_vm);
 	json_object_put(of_vcpus);
-	qmp_close(qmp);
 	if (!rc && (out->pages_4k == UINT64_MAX || out->pf_taken == UINT64_MAX))
 		return err_set(err, -ENODATA, "query-stats: it has no counters of KVM's");
+	return rc;
+}
+
+static int memory_counters(const struct vm *vm, struct kvm_stats *out, struct err *err)
+{
+	struct qmp *qmp = NULL;
+	int rc = open_monitor(vm, &qmp, err);
+
+	if (!rc)
+		rc = read_counters(qmp, out, err);
+	qmp_close(qmp);
 	return rc;
 }
 
@@ -253,7 +259,10 @@ static void on_event(void *ctx, const char *name, struct json_object *data, uint
 		actual = qmp_u64(data, "actual", w->mem_bytes);
 		w->fn(w->ctx, VM_EVENT_BALLOON, actual < w->mem_bytes ? w->mem_bytes - actual : 0);
 	} else if (!strcmp(name, "MIGRATION")) {
-		w->fn(w->ctx, VM_EVENT_MIGRATION, logs_dirty_pages(qmp_str(data, "status")));
+		const char *status = qmp_str(data, "status");
+
+		w->fn(w->ctx, VM_EVENT_MIGRATION,
+		      status && !strcmp(status, "completed") ? 2 : logs_dirty_pages(status));
 	} else if (!strcmp(name, "RESET")) {
 		w->fn(w->ctx, VM_EVENT_RESET, 0);
 	} else if (!strcmp(name, "SHUTDOWN")) {
@@ -289,6 +298,11 @@ static int watch_fd(const struct vm_watch *w)
 	return qmp_fd(w->qmp);
 }
 
+static int watch_counters(struct vm_watch *w, struct kvm_stats *out, struct err *err)
+{
+	return read_counters(w->qmp, out, err);
+}
+
 static int watch_take(struct vm_watch *w, struct err *err)
 {
 	return qmp_poll(w->qmp, 0, err);
@@ -309,6 +323,7 @@ const struct vm_memory_ops qemu_memory_ops = {
 	.counters = memory_counters,
 	.watch_open = watch_open,
 	.watch_fd = watch_fd,
+	.watch_counters = watch_counters,
 	.watch_take = watch_take,
 	.watch_close = watch_close,
 };

@@ -40,6 +40,9 @@ struct vm_driver {
 	 * hypervisor is asked, too, else names have to do. NULL: its threads are not ours to know. */
 	void (*roles)(const struct vm *vm, bool ask, struct vm_thread *list, size_t n);
 	const struct vm_memory_ops *memory; /* vm/guest.h; NULL: it tells nothing of memory */
+	/* Of hypervisors that are not processes; NULL of others. */
+	const struct vm_vcpu_ops *vcpus;	 /* vm/vcpus.h */
+	const struct vm_ondemand_ops *ondemand; /* vm/ondemand.h */
 };
 
 /* Find a VM; opens nothing that stays open. -ENOENT, -EEXIST (the name is not unique), -ENOTSUP, -EACCES. */

@@ -72,20 +72,29 @@ static bool xen_here(void)
 	return !access("/dev/xen/privcmd", F_OK) || !access("/proc/xen/privcmd", F_OK);
 }
 
-libxl_ctx *xen_ctx(struct err *err)
+libxl_ctx *xen_ctx_new(struct err *err)
 {
 	static const libxl_childproc_hooks hooks = {
 		.chldowner = libxl_sigchld_owner_libxl_always_selective_reap};
+	libxl_ctx *ctx = NULL;
+
+	if (!xen_here())
+		err_set(err, -ENODEV, "open Xen: this is no Xen host (dom0)");
+	else if (libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger))
+		xen_error(err, geteuid() ? -EACCES : -ENODEV, "open Xen");
+	else
+		libxl_childproc_setmode(ctx, &hooks, NULL); /* never again: it may have children then */
+	return ctx;
+}
+
+libxl_ctx *xen_ctx(struct err *err)
+{
 	static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
 	static libxl_ctx *ctx;
 
 	pthread_mutex_lock(&once);
-	if (!ctx && !xen_here())
-		err_set(err, -ENODEV, "open Xen: this is no Xen host (dom0)");
-	else if (!ctx && libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger))
-		xen_error(err, geteuid() ? -EACCES : -ENODEV, "open Xen");
-	else if (ctx)
-		libxl_childproc_setmode(ctx, &hooks, NULL);
+	if (!ctx)
+		ctx = xen_ctx_new(err);
 	pthread_mutex_unlock(&once);
 	return ctx;
 }
@@ -336,5 +345,6 @@ static int xen_lookup(const char *name, struct vm *vm, struct err *err)
 }
 
 const struct vm_driver vm_driver_xen = {
-	.prefix = "xen", .what = "a domain of Xen", .find = xen_find, .lookup = xen_lookup};
+	.prefix = "xen", .what = "a domain of Xen", .find = xen_find, .lookup = xen_lookup,
+	.vcpus = &xen_vcpu_ops, .ondemand = &xen_ondemand_ops};
 #endif

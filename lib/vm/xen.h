@@ -21,6 +21,9 @@
  */
 libxl_ctx *xen_ctx(struct err *err);
 
+/* One of the caller's own (libxl_ctx_free): what takes long holds up nobody else then. NULL with @err. */
+libxl_ctx *xen_ctx_new(struct err *err);
+
 /* An xc_interface of the caller's own (xc_interface_close), which logs where xen_ctx's does; NULL with @err. */
 xc_interface *xen_control(struct err *err);
 
@@ -50,6 +53,19 @@ int xen_frames(xc_interface *xch, uint32_t domid, uint64_t frames, uint64_t *the
 
 /* A uuid as "xxxxxxxx-xxxx-…"; from text: -EINVAL. */
 void xen_uuid_text(const libxl_uuid *uuid, char text[37]);
+
+/*
+ * Ask @n ≤ XEN_SUSPEND_MAX domains to suspend, all at once, as libxl_domain_suspend_only would, until all stand still
+ * or @timeout_ms has passed (-ETIMEDOUT: then all run again). A guest may fail to: one that waits in its kernel for
+ * the answer of another that stands still cannot be frozen. Then those that stand still run on
+ * for a moment, and all are asked again. @when_us: CLOCK_REALTIME at which each was found to stand still.
+ */
+#define XEN_SUSPEND_MAX 2
+int xen_suspend(libxl_ctx *ctx, const uint32_t *domid, uint64_t *when_us, unsigned n, int timeout_ms,
+		struct err *err);
+
+/* It has suspended itself; false if it runs, or was shut down or paused by others. */
+bool xen_suspended(libxl_ctx *ctx, uint32_t domid);
 
 /* The domain with this uuid (text), UINT32_MAX: none. */
 uint32_t xen_find_uuid(libxl_ctx *ctx, const char *uuid);

@@ -49,6 +49,9 @@ setup_file() {
 		ecc.1 = one all
 		ecc.2 = guarded all
 		kek.1 = kek all
+		[vm micro]
+		hybrid = $dir/hybrid
+		allow = all
 		[vm poor]
 		card = soft
 		unix = $dir/poor
@@ -59,7 +62,7 @@ setup_file() {
 	printf '%s\n' "$HEX" >"$dir/key"
 	chmod 600 "$dir/key"
 	head -c 2500001 /dev/urandom >"$dir/data"
-	for p in app evp; do
+	for p in app evp steady; do
 		cc -std=gnu11 -Wall -Wextra -Werror -O1 -pthread -I"$root/lib/face" -o "$dir/$p" "$root/tests/sdf/$p.c" \
 			-L"$O/lib" -lsdf-cardshare -Wl,--as-needed,-rpath,"$O/lib" -lcrypto -ldl
 	done
@@ -137,6 +140,17 @@ requests() { # of all VMs so far
 	assert_output ""
 	run -1 bash -c "nm -D --defined-only '$O/lib/libsdf-cardshare.so' | grep -v ' T SDF_'"
 	assert_output ""
+	# And the header has each of them, and nothing that is not there.
+	nm -D --defined-only "$O/lib/libsdf-cardshare.so" | sed 's/.* //' | sort >there
+	grep -o '^int SDF_[A-Za-z_]*' "$root/lib/face/sdf.h" | sed 's/^int //' | sort >declared
+	diff there declared
+	assert_equal "$(wc -l <there)" "$(grep -c . declared)"
+	assert_equal "$(uniq -d there)" ""
+}
+
+@test "SDF: what the card has not: each function answers with the standard's code for that, and breaks nothing" {
+	run -0 "$dir/app" lacks
+	assert_output ""
 }
 
 @test "SDF: nobody there, or an address that is none: SDR_OPENDEVICE" {
@@ -201,6 +215,44 @@ requests() { # of all VMs so far
 	! command -v c++ || c++ -Wall -Werror -fsyntax-only two.cc $(pkg-config --cflags sdf-cardshare)
 	run -0 nm -D --defined-only root/usr/lib/libcardshare.so
 	refute_output --regexp ' [A-Z] (err_|units_|way_|handles_)'
+}
+
+@test "shared memory: who sleeps is rung for, whichever queue it has" {
+	for queue in 0 1 3; do
+		run -0 cardshare speed -o echo -d 500ms --sleep --json "shm:$dir/shm,queue=$queue"
+		run -0 jq -r '"\(.way) \(.requests > 50)"' <<<"$output"
+		assert_output "shm:$dir/shm,queue=$queue true"
+	done
+}
+
+# --- hybrid vsock: Firecracker, Cloud Hypervisor ---
+
+@test "hybrid: CONNECT is answered OK, in whatever pieces it comes; what the VMM connects itself needs none" {
+	vmm=$root/tests/bats/helpers/hybrid-vmm
+	run -0 "$vmm" ask "$dir/hybrid_7073" 'CONNECT 7073\n'
+	assert_output "'OK 7073\\n' micro"
+	run -0 "$vmm" ask "$dir/hybrid_7073" C ONNE 'CT 70' 73 '\n'
+	assert_output "'OK 7073\\n' micro"
+	run -0 "$vmm" ask "$dir/hybrid_7073"
+	assert_output "'' micro"
+	for words in 'CONNECT 7074\n' 'CONNECT\n' 'CONNECT 7073 \n' 'CONNECT x\n' 'CONNECT -1\n' 'connect 7073\n' \
+		'CONNECT 70730000000000000000000000000000000'; do
+		run -0 "$vmm" ask "$dir/hybrid_7073" "$words"
+		assert_output cut
+	done
+}
+
+@test "hybrid: through a VMM's socket, as its host side; a port that nobody serves is refused" {
+	"$root/tests/bats/helpers/hybrid-vmm" serve "$PWD/vmm" "$dir/hybrid" 3>&- &
+	vmm=$!
+	until [ -S vmm ]; do kill -0 $vmm; done
+	run -0 cardshare hash -a "hybrid:$PWD/vmm:7073" </dev/null
+	assert_output 1ab21d8355cfa17f8e61194831e81a8f22bec8c728fefb747ed035eb5082aa2b
+	CARDSHARE=hybrid:$PWD/vmm:7073 run -0 "$dir/app" vectors
+	assert_output ""
+	run -3 --separate-stderr cardshare hash -a "hybrid:$PWD/vmm:7074" </dev/null
+	assert_regex "$stderr" 'nobody listens at this port'
+	kill $vmm
 }
 
 # --- OpenSSL ---

@@ -74,7 +74,7 @@ teardown() {
 	serve
 	for op in echo random sm3 hmac sm4-ecb sm4-cbc sm4-cfb sm4-ofb sm4-ctr sm4-mac sm4-gcm sm2-sign sm2-verify; do
 		for way in "shm:$dir/web" "unix:$dir/web.sock"; do
-			run -0 --separate-stderr cardshare speed -o "$op" -d 20ms -n 4 --json "$way"
+			run -0 --separate-stderr cardshare speed -o "$op" -d 100ms -n 4 --json "$way"
 			[ "$(jq '.requests > 0' <<<"$output")" = true ]
 		done
 	done

@@ -76,6 +76,14 @@ await() { # COMMAND...: until it is true, twenty seconds at most
 	done
 }
 
+no_thread_lives() { # PID
+	! cat /proc/"$1"/task/*/status 2>/dev/null | grep -q '^State:[[:space:]]*[^ZX]'
+}
+
+gone() { # PID
+	await no_thread_lives "$1"
+}
+
 counts() { # PID: it has its counters open
 	ls -l "/proc/$1/fd" | grep -q perf_event
 }
@@ -185,7 +193,7 @@ start_watch() { # OPTION...
 	run -0 pincore show "${state[@]}"
 	assert_output --regexp "^$name +pid $vm .* 6 threads\$"
 	kill -9 "$vm"
-	await test ! -e "/proc/$vm/task/$vm/status" -o "$(ps -o stat= -p "$vm" 2>/dev/null | cut -c1)" = Z
+	gone "$vm"
 	run -0 pincore show "${state[@]}"
 	assert_output --partial 'ended'
 }
@@ -196,6 +204,7 @@ start_watch() { # OPTION...
 	start_vm
 	pincore pin "${state[@]}" --single "$first" "$name"
 	kill -9 "$vm"
+	gone "$vm"
 	run -0 --separate-stderr pincore undo "${state[@]}" --json "$name"
 	run -0 jq -e '.threads == 0 and .failed == 0' <<<"$output"
 	assert_equal "$(ls "$d/records")" ''

@@ -97,6 +97,34 @@ load_order() { # UNPACKED-KERNEL RELEASE OUT-DIR LIST MODULE…
 	[ -s "$out/$list" ] || refuse "$deb_release has no $*"
 }
 
+# A package of that version, from the cache or fetched to it. As apt names a file: a colon of the version is %3a.
+fetch_version() { # PACKAGE VERSION
+	name=$1_$2
+	[ -n "$(find "$cache" -maxdepth 1 -name "${name}_*.deb")" ] || (fetch_debs "$1=$2") ||
+		refuse "$1 $2 is not to be had any more: remove the kernel of that version from $cache, and the newest is taken"
+	find "$cache" -maxdepth 1 -name "${name}_*.deb"
+}
+
+# What modules for that kernel are built against, in $headers; the compiler that it was built with is there.
+unpack_headers() { # RELEASE VERSION DIR
+	flavourless=${1%-amd64} flavourless=${flavourless%-cloud}
+	case $1 in
+	6.1.0-*) kbuild=linux-kbuild-6.1 ;;
+	*) kbuild=linux-kbuild-$flavourless ;;
+	esac
+	for package in "linux-headers-$1" "linux-headers-$flavourless-common" "$kbuild"; do
+		# shellcheck disable=SC2311 # it refuses by itself
+		package=$(fetch_version "$package" "$2") || exit
+		dpkg-deb -x "$package" "$3"
+	done
+	headers=$3/usr/src/linux-headers-$1
+	sed -i "s|^include /usr/src|include $3/usr/src|" "$headers/Makefile"
+	compiler=$(sed -n 's/.*[^a-z]\(gcc-[0-9]*\).*/\1/p' "$headers/.kernelvariables" | head -n 1)
+	command -v "$compiler" >/dev/null || refuse "$compiler is missing, which this kernel was built with"
+	# With it, modules would get BTF, by pahole; they load without.
+	rm -f "$headers/vmlinux"
+}
+
 compile() { # OUTPUT SOURCE [OPTION…]
 	out=$1 src=$2
 	shift 2

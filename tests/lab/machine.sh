@@ -15,7 +15,6 @@ absolute() {
 
 # Half a second of the boot is self-tests, waiting for RCU and patching out locks; on q35, a look at
 # 8192 places where a PCI bus might be (lastbus), each an exit to QEMU, takes seconds on nested KVM.
-# ramfs: a tmpfs gives half of the memory at most, less than a newer kernel leaves of 96M.
 # ramfs: a tmpfs is half of the memory at most, which is too little of 96M for a newer kernel.
 boot_words() {
 	echo console=ttyS0 loglevel=2 panic=-1 mitigations=off cryptomgr.notests \

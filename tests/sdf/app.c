@@ -3,6 +3,7 @@
  * An application of GM/T 0018: it knows sdf.h, and nothing of how the card is reached.
  *	app vectors       results of GB/T 32905 (SM3), 32907 (SM4), 32918 (SM2) and RFC 8998 (GCM)
  *	app keys          what the card's own key 1 and KEK 1 do
+ *	app lacks         what the soft card has not: RSA, SM1, modes, keys; each by its own code
  *	app errors        wrong handles, wrong orders, wrong sizes
  *	app long          more than a request holds, against the same in pieces
  *	app threads N     N threads at once, each result checked
@@ -408,6 +409,97 @@ static void arguments(void)
 	IS(SDF_ImportKey(session, b, 0, &k), SDR_INARGERR);
 }
 
+/* Every RSA function; SM1; keys that are not there, for each function that takes an index. */
+static void no_rsa(void)
+{
+	RSArefPublicKey pub = {.bits = 2048};
+	RSArefPrivateKey priv = {.bits = 2048};
+	unsigned char in[256] = {0}, out[512];
+	unsigned int n = sizeof(out);
+	void *k = NULL;
+
+	IS(SDF_ExportSignPublicKey_RSA(session, 1, &pub), SDR_KEYNOTEXIST);
+	IS(SDF_ExportEncPublicKey_RSA(session, 1, &pub), SDR_KEYNOTEXIST);
+	IS(SDF_GenerateKeyPair_RSA(session, 2048, &pub, &priv), SDR_ALGNOTSUPPORT);
+	IS(SDF_GenerateKeyWithIPK_RSA(session, 1, 128, out, &n, &k), SDR_KEYNOTEXIST);
+	IS(SDF_GenerateKeyWithEPK_RSA(session, 128, &pub, out, &n, &k), SDR_ALGNOTSUPPORT);
+	IS(SDF_ImportKeyWithISK_RSA(session, 1, in, 256, &k), SDR_KEYNOTEXIST);
+	IS(SDF_ExchangeDigitEnvelopeBaseOnRSA(session, 1, &pub, in, 256, out, &n), SDR_KEYNOTEXIST);
+	IS(SDF_ExternalPublicKeyOperation_RSA(session, &pub, in, 256, out, &n), SDR_NOTSUPPORT);
+	IS(SDF_InternalPublicKeyOperation_RSA(session, 1, in, 256, out, &n), SDR_NOTSUPPORT);
+	IS(SDF_InternalPrivateKeyOperation_RSA(session, 1, in, 256, out, &n), SDR_NOTSUPPORT);
+	IS(SDF_ExternalPrivateKeyOperation_RSA(session, &priv, in, 256, out, &n), SDR_NOTSUPPORT);
+	IS(k == NULL, 1);
+}
+
+static void no_sm1(void)
+{
+	static const unsigned int algs[] = {SGD_SM1_ECB, SGD_SM1_CBC, SGD_SM1_CFB, SGD_SM1_OFB, SGD_SM1_CTR};
+	unsigned char b[16] = {0}, iv[16] = {0}, key[16] = {0}, out[64];
+	unsigned int n = 0, t = 0;
+	void *k = take(KEY), *made = NULL;
+
+	for (size_t i = 0; i < COUNT(algs); i++) {
+		IS(SDF_Encrypt(session, k, algs[i], iv, b, 16, out, &n), SDR_ALGNOTSUPPORT);
+		IS(SDF_Decrypt(session, k, algs[i], iv, b, 16, out, &n), SDR_ALGNOTSUPPORT);
+		IS(SDF_EncryptInit(session, k, algs[i], iv, 16), SDR_ALGNOTSUPPORT);
+		IS(SDF_DecryptInit(session, k, algs[i], iv, 16), SDR_ALGNOTSUPPORT);
+		IS(SDF_ExternalKeyEncrypt(session, algs[i], key, 16, iv, 16, b, 16, out, &n), SDR_ALGNOTSUPPORT);
+		IS(SDF_ExternalKeyDecrypt(session, algs[i], key, 16, iv, 16, b, 16, out, &n), SDR_ALGNOTSUPPORT);
+		IS(SDF_ExternalKeyEncryptInit(session, algs[i], key, 16, iv, 16), SDR_ALGNOTSUPPORT);
+		IS(SDF_ExternalKeyDecryptInit(session, algs[i], key, 16, iv, 16), SDR_ALGNOTSUPPORT);
+	}
+	IS(SDF_CalculateMAC(session, k, SGD_SM1_MAC, iv, b, 16, out, &n), SDR_ALGNOTSUPPORT);
+	IS(SDF_CalculateMACInit(session, k, SGD_SM1_MAC, iv, 16), SDR_ALGNOTSUPPORT);
+	IS(SDF_GenerateKeyWithKEK(session, 128, SGD_SM1_ECB, 1, out, &n, &made), SDR_ALGNOTSUPPORT);
+	IS(SDF_ImportKeyWithKEK(session, SGD_SM1_ECB, 1, b, 16, &made), SDR_ALGNOTSUPPORT);
+	IS(SDF_AuthEnc(session, k, SGD_SM1_CBC, iv, 12, b, 16, b, 16, out, &n, out + 32, &t), SDR_ALGNOTSUPPORT);
+	IS(SDF_AuthDec(session, k, SGD_SM1_CBC, iv, 12, b, 16, b, 16, b, 16, out, &n), SDR_ALGNOTSUPPORT);
+	IS(SDF_AuthEncInit(session, k, SGD_SM1_CBC, iv, 12, b, 16, 16), SDR_ALGNOTSUPPORT);
+	IS(SDF_AuthDecInit(session, k, SGD_SM1_CBC, iv, 12, b, 16, b, 16, 16), SDR_ALGNOTSUPPORT);
+	IS(SDF_HashInit(session, 0x80, NULL, NULL, 0), SDR_ALGNOTSUPPORT);
+	IS(SDF_HMACInit(session, k, SGD_SHA256), SDR_ALGNOTSUPPORT);
+	IS(SDF_ExternalKeyHMACInit(session, SGD_SHA256, key, 16), SDR_ALGNOTSUPPORT);
+	IS(made == NULL, 1);
+	OK(SDF_DestroyKey(session, k));
+}
+
+static void no_keys(void)
+{
+	union {
+		ECCCipher c;
+		unsigned char room[sizeof(ECCCipher) + 64];
+	} u = {.c = {.L = 16}}, v;
+	unsigned char e[32] = {0}, id[4] = "id", out[64];
+	ECCrefPublicKey pub = {.bits = 256}, tmp = {.bits = 256};
+	ECCSignature sig = {{0}, {0}};
+	unsigned int n = 0;
+	void *k = NULL;
+
+	IS(SDF_GetPrivateKeyAccessRight(session, 77, e, 4), SDR_KEYNOTEXIST);
+	IS(SDF_ReleasePrivateKeyAccessRight(session, 77), SDR_KEYNOTEXIST);
+	IS(SDF_ExportEncPublicKey_ECC(session, 77, &pub), SDR_KEYNOTEXIST);
+	IS(SDF_GenerateKeyWithIPK_ECC(session, 77, 128, &u.c, &k), SDR_KEYNOTEXIST);
+	IS(SDF_ImportKeyWithISK_ECC(session, 77, &u.c, &k), SDR_KEYNOTEXIST);
+	IS(SDF_ExchangeDigitEnvelopeBaseOnECC(session, 77, SGD_SM2_3, &pub, &u.c, &v.c), SDR_KEYNOTEXIST);
+	IS(SDF_GenerateAgreementDataWithECC(session, 77, 128, id, 2, &pub, &tmp, &k), SDR_KEYNOTEXIST);
+	IS(SDF_GenerateAgreementDataAndKeyWithECC(session, 77, 128, id, 2, id, 2, &pub, &tmp, &pub, &tmp, &k), SDR_KEYNOTEXIST);
+	IS(SDF_GenerateKeyWithKEK(session, 128, SGD_SM4_ECB, 77, out, &n, &k), SDR_KEYNOTEXIST);
+	IS(SDF_ImportKeyWithKEK(session, SGD_SM4_ECB, 77, e, 16, &k), SDR_KEYNOTEXIST);
+	IS(SDF_InternalVerify_ECC(session, 77, e, 32, &sig), SDR_KEYNOTEXIST);
+	IS(SDF_InternalEncrypt_ECC(session, 77, SGD_SM2_3, e, 16, &u.c), SDR_KEYNOTEXIST);
+	IS(SDF_InternalDecrypt_ECC(session, 77, SGD_SM2_3, &u.c, out, &n), SDR_KEYNOTEXIST);
+	IS(k == NULL, 1);
+}
+
+static void lacks(void)
+{
+	no_rsa();
+	no_sm1();
+	no_keys();
+	digest("abc", "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0");
+}
+
 static void errors(void)
 {
 	handles();
@@ -680,6 +772,8 @@ int main(int argc, char **argv)
 		keys();
 	else if (!strcmp(what, "errors"))
 		errors();
+	else if (!strcmp(what, "lacks"))
+		lacks();
 	else if (!strcmp(what, "long"))
 		large();
 	else if (!strcmp(what, "threads") && argc > 2)

@@ -595,6 +595,40 @@ static void queue_changes_hands(void **state)
 	card_client_close(other);
 }
 
+/* QEMU brings a VM and writes another daemon's memory over this one's: its user must open the queue again. */
+static void memory_of_another_daemon(void **state)
+{
+	struct peer p;
+	struct card_region *r;
+	struct card_queue *q;
+	uint64_t daemon;
+
+	(void)state;
+	peer_open(&p, "db");
+	r = (struct card_region *)p.map;
+	q = card_layout_queue(&p.l, p.map, 0);
+	daemon = r->daemon;
+	for (int rings = 0; rings < 2; rings++) {
+		r->daemon = daemon + 1;
+		atomic_store(&q->open, 1234);
+		atomic_store(&q->opened, 1234);
+		atomic_store(&q->daemon_waits, 0);
+		if (rings)
+			peer_bell(&p);
+		/* Not the user of 1234, who would wait for ever; and by the daemon's own clock, if nobody rings. */
+		while (atomic_load(&q->opened) != 0)
+			usleep(100);
+		assert_int_equal(atomic_load(&q->daemon_waits), 1);
+		while (r->daemon != daemon)
+			usleep(100);
+		atomic_store(&q->open, 5678);
+		peer_bell(&p);
+		while (atomic_load(&q->opened) != 5678)
+			usleep(100);
+	}
+	peer_close(&p);
+}
+
 static void nonsense_cuts_a_stream(void **state)
 {
 	struct net_addr addr = {.family = NET_UNIX};
@@ -639,6 +673,7 @@ int main(void)
 		cmocka_unit_test(daemon_restarts),
 		cmocka_unit_test(hostile_writer_reaches_nobody),
 		cmocka_unit_test(queue_changes_hands),
+		cmocka_unit_test(memory_of_another_daemon),
 		cmocka_unit_test(nonsense_cuts_a_stream),
 		cmocka_unit_test(hybrid_handshake),
 	};

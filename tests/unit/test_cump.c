@@ -442,6 +442,23 @@ static void a_page_that_cannot_be_mapped_comes_later(void **state)
 	copies_all(CUMP_UNION, true);
 }
 
+/* Off line: they stand still from the beginning, and there is no round but the last. */
+static void told_to_finish_before_it_began_it_copies_all(void **state)
+{
+	struct pair *p = pair_start(CUMP_UNION);
+
+	(void)state;
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		machine_stop(&p->m[i]);
+	cump_engine_finish(p->run.e);
+	pair_go(p);
+	pthread_join(p->thread, NULL);
+	assert_int_equal(p->run.rc, 0);
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		assert_memory_equal(p->m[i].memory, p->m[i].copy, p->m[i].pages * 8);
+	pair_end(p);
+}
+
 static void an_abort_ends_it(void **state)
 {
 	struct pair *p = pair_start(CUMP_UNION);
@@ -502,6 +519,7 @@ int main(void)
 		cmocka_unit_test(the_engine_copies_all_by_the_union),
 		cmocka_unit_test(the_engine_copies_all_independently),
 		cmocka_unit_test(a_page_that_cannot_be_mapped_comes_later),
+		cmocka_unit_test(told_to_finish_before_it_began_it_copies_all),
 		cmocka_unit_test(an_abort_ends_it),
 		cmocka_unit_test(an_error_of_a_source_ends_it),
 		cmocka_unit_test(policies_have_names),

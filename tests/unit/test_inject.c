@@ -398,6 +398,144 @@ static void test_tracer_killed(void **state)
 	end_victim(pid, fds);
 }
 
+/* In a call that nothing but an interruption ends, and that is then not made again: a wait for one of
+ * no signals. */
+static struct inject_thread *let_wait(struct inject *in, pid_t pid)
+{
+	static const long args[6] = {0, 0, 0, 8};
+	struct inject_thread *t, *which;
+	uint64_t nothing = 0;
+	struct err err = {0};
+
+	if (inject_attach(in, pid, &t, &err) || inject_stop(t, &err))
+		return NULL;
+	while (t->state != INJECT_STOPPED)
+		inject_wait(in, 100, &which, &err);
+	if (inject_call(t, SYS_rt_sigtimedwait, args, 0, &nothing, sizeof(nothing), &err))
+		return NULL;
+	inject_wait(in, 100, &which, &err);
+	return t->state == INJECT_CALLING ? t : NULL;
+}
+
+static void test_interrupt(void **state)
+{
+	struct inject_thread *t;
+	struct inject *in;
+	struct err err = {0};
+	int fds[2];
+	pid_t pid = start_victim(fds);
+
+	(void)state;
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(inject_open(pid, &in, &err), 0);
+		t = let_wait(in, pid);
+		assert_non_null(t);
+		if (i % 2) { /* else the session's end sees to it */
+			assert_int_equal(inject_interrupt(t, &err), 0);
+			await(in, t);
+			assert_int_equal(t->result, -EINTR);
+			assert_int_equal(inject_interrupt(t, &err), -EINVAL);
+		}
+		inject_close(in);
+		progresses(&shared->turns);
+	}
+	assert_int_equal(atomic_load(&shared->wrong), 0);
+	end_victim(pid, fds);
+}
+
+/* Its tracer is killed while it waits for what nobody will do. */
+static void test_guard(void **state)
+{
+	int fds[2], status;
+	pid_t pid = start_victim(fds), tracer;
+	struct inject *in;
+	struct err err = {0};
+
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		tracer = fork();
+		if (!tracer) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (inject_open(pid, &in, &err) || !let_wait(in, pid))
+				_exit(1);
+			raise(SIGKILL);
+		}
+		assert_int_equal(waitpid(tracer, &status, 0), tracer);
+		assert_true(WIFSIGNALED(status));
+		progresses(&shared->turns);
+	}
+	assert_int_equal(atomic_load(&shared->wrong), 0);
+	end_victim(pid, fds);
+}
+
+static void stands_still(void)
+{
+	unsigned long before;
+
+	poll(NULL, 0, 50);
+	before = atomic_load(&shared->turns);
+	poll(NULL, 0, 100);
+	assert_int_equal(atomic_load(&shared->turns), before);
+}
+
+/* A process that somebody has stopped makes calls, and stays stopped. */
+static void test_suspended(void **state)
+{
+	static const long none[6];
+	struct inject_thread *t, *s, *helper[2], *which;
+	struct inject *in;
+	struct err err = {0};
+	int fds[2], status;
+	pid_t pid = start_victim(fds);
+
+	(void)state;
+	kill(pid, SIGSTOP);
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	assert_int_equal(inject_open(pid, &in, &err), 0);
+	assert_int_equal(inject_attach(in, pid, &t, &err), 0);
+	assert_int_equal(inject_attach(in, atomic_load(&shared->sleeper), &s, &err), 0);
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(inject_stop(t, &err), 0);
+		await(in, t);
+		assert_int_equal(call(in, t, SYS_getpid, none), pid);
+		assert_int_equal(inject_resume(t, &err), 0);
+		assert_int_equal(inject_stop(s, &err), 0);
+		await(in, s);
+		assert_int_equal(call(in, s, SYS_getpid, none), pid);
+		assert_int_equal(inject_resume(s, &err), 0);
+		while (t->state == INJECT_SETTLING || s->state == INJECT_SETTLING)
+			assert_true(inject_wait(in, 1000, &which, &err) >= 0);
+	}
+	assert_int_equal(inject_stop(t, &err), 0);
+	await(in, t);
+	assert_int_equal(inject_spawn(t, 2, helper, &err), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(call(in, helper[i], SYS_gettid, none), helper[i]->tid);
+	assert_int_equal(inject_resume(t, &err), 0);
+	while (t->state == INJECT_SETTLING)
+		assert_true(inject_wait(in, 1000, &which, &err) >= 0);
+	stands_still();
+	if (!fork()) { /* it goes on under our eyes */
+		poll(NULL, 0, 50);
+		kill(pid, SIGCONT);
+		_exit(0);
+	}
+	for (int i = 0; i < 20; i++)
+		inject_wait(in, 20, &which, &err);
+	progresses(&shared->turns);
+	kill(pid, SIGSTOP);
+	for (int i = 0; i < 10; i++)
+		inject_wait(in, 20, &which, &err);
+	stands_still();
+	inject_close(in);
+	stands_still();
+	kill(pid, SIGCONT);
+	progresses(&shared->turns);
+	wakes(fds);
+	assert_int_equal(atomic_load(&shared->wrong), 0);
+	end_victim(pid, fds);
+}
+
 static void test_refusals(void **state)
 {
 	struct inject_thread *t;
@@ -428,6 +566,9 @@ int main(void)
 		cmocka_unit_test(test_interrupted_call),
 		cmocka_unit_test(test_helpers),
 		cmocka_unit_test(test_tracer_killed),
+		cmocka_unit_test(test_interrupt),
+		cmocka_unit_test(test_guard),
+		cmocka_unit_test(test_suspended),
 		cmocka_unit_test(test_refusals),
 	};
 

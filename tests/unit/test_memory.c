@@ -197,6 +197,10 @@ static void test_smaps(void **state)
 	vm_resident_of(&s, &m, &r);
 	assert_true(r.page == 4096 && r.largest == 2 * MIB && r.hugetlb);
 	vm_slots_free(&s);
+	add(&s, 0, 256 * MIB, 0x7f0000000000, true); /* of ROM only what was taken from it counts */
+	vm_resident_of(&s, &m, &r);
+	assert_true(!r.size && !r.rss && !r.huge && r.swap == 16 << 10 && r.ksm == 8 << 10);
+	vm_slots_free(&s);
 	assert_int_equal(vm_slots_guess(&m, 1536 * MIB, &s, &err), 0);
 	assert_int_equal(s.n, 2);
 	assert_true(s.slot[0].hva == 0x7f0040000000);

@@ -52,7 +52,7 @@ static void fields(void **state)
 
 static void identities_come_back(void **state)
 {
-	struct pair_identity in = {.uuid = UUID, .name = "vm äöü", .bound_to = "/run/swtpm.ctrl",
+	struct pair_identity in = {.uuid = UUID, .name = "vm äöü", .bound_to = "/run/swtpm.ctrl", .platform = "xen 4.17",
 				   .mem_bytes = 1ull << 40, .disk_bytes = 12345}, out;
 	struct json_object *o = message_from_identity("qemu", &in);
 	struct err err = {0};

@@ -35,6 +35,7 @@
 #define SLOTS_MAX 1024
 #define VCPUS_MAX 1024
 #define THREADS_MAX 64
+#define LATE_US 100000 /* a pre-fault that takes so long may never end */
 #define CHUNK (32ull << 20)
 #define HUGE_2M (2ull << 20)
 #define POPULATE_READ 22 /* MADV_…, Linux 5.14 */
@@ -62,14 +63,20 @@ static int (*real_ioctl)(int, unsigned long, ...);
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static atomic_bool pending; /* something to fill, now or when it has settled */
+static atomic_uint changing; /* memslots are being changed: nobody may be in a pre-fault */
 
 /* Under the lock: */
 static struct region regions[SLOTS_MAX];
 static unsigned n_regions, deletes, fills;
 static pid_t vcpu_tids[VCPUS_MAX];
+static _Atomic uint64_t call_since[VCPUS_MAX]; /* of a vCPU's pre-fault; 0: it is in none */
+static struct pre_fault returned[VCPUS_MAX];   /* what their vCPUs could not do */
+static unsigned n_returned;
 static unsigned n_vcpus, active, helped;
+static bool has_helped[VCPUS_MAX];
 static int vm_fd = -1;
 static bool can_pre_fault, quirk_off, has_vfio, host_done, second_begun, watching;
+static bool cut; /* the second level's fill was broken off: all of it again */
 static uint64_t disabled_quirks, change_us, begun_us, host_us;
 static uint64_t cursor_bytes, filled_bytes, host_bytes;
 static unsigned cursor;
@@ -231,6 +238,16 @@ static void host_phase(void)
 static void finish(void)
 {
 	phase = IDLE;
+	if (cut || n_returned) {
+		cut = false;
+		n_returned = 0;
+		for (unsigned i = 0; i < n_regions; i++)
+			regions[i].mapped = false;
+		change_us = now_us();
+		atomic_store(&pending, true);
+		pthread_cond_broadcast(&changed);
+		return;
+	}
 	fills++;
 	say(fills > 1, "%llu MiB mapped%s: host memory %llu MiB in %llu ms, second level in %llu ms by %u vCPUs, "
 	    "%u memslots deleted so far",
@@ -243,6 +260,14 @@ static void finish(void)
 
 static bool second_piece(struct pre_fault *p)
 {
+	if (atomic_load(&changing)) {
+		cut = true;
+		return false;
+	}
+	if (n_returned) {
+		*p = returned[--n_returned];
+		return true;
+	}
 	while (cursor < n_regions && (regions[cursor].mapped || cursor_bytes >= regions[cursor].size)) {
 		if (cursor_bytes)
 			regions[cursor].mapped = true;
@@ -259,23 +284,32 @@ static bool second_piece(struct pre_fault *p)
 	return true;
 }
 
-/* False: KVM will not. */
+static _Thread_local unsigned me; /* of the vCPUs that were seen */
+
+/*
+ * False: KVM will not. What is left of *@p it cannot do now: on Linux 6.12 a vCPU that has not been
+ * in the guest since KVM threw its tables away gets nowhere until it is interrupted (kvm_mmu_reload).
+ */
 static bool pre_fault(int vcpu_fd, struct pre_fault *p)
 {
-	for (unsigned tries = 0; p->size && tries < 100;) {
-		uint64_t before = p->size;
+	bool will = true;
 
-		if (!real_ioctl(vcpu_fd, PRE_FAULT_MEMORY, p)) {
-			tries = p->size < before ? 0 : tries + 1;
-			continue;
+	for (unsigned tries = 0; p->size && tries < 3 && !atomic_load(&changing);) {
+		uint64_t before = p->size;
+		int rc;
+
+		atomic_store(&call_since[me], now_us());
+		rc = real_ioctl(vcpu_fd, PRE_FAULT_MEMORY, p);
+		if (rc && errno == ENOENT) { /* its memslot is gone meanwhile */
+			p->size = 0;
+		} else if (rc && errno != EINTR && errno != EAGAIN) {
+			will = false;
+			break;
 		}
-		if (errno == ENOENT) /* its memslot is gone meanwhile */
-			return true;
-		if (errno != EINTR && errno != EAGAIN)
-			return false;
-		tries++;
+		tries = p->size < before ? 0 : tries + 1;
 	}
-	return true;
+	atomic_store(&call_since[me], 0);
+	return will;
 }
 
 static void second_phase(int vcpu_fd)
@@ -283,23 +317,30 @@ static void second_phase(int vcpu_fd)
 	struct pre_fault p;
 
 	active++;
-	helped++;
 	while (phase == SECOND && second_piece(&p)) {
 		uint64_t size = p.size;
 		bool will;
+
+		helped += !has_helped[me];
+		has_helped[me] = true;
 
 		pthread_mutex_unlock(&lock);
 		will = pre_fault(vcpu_fd, &p);
 		pthread_mutex_lock(&lock);
 		filled_bytes += size - p.size;
+		cut = cut || atomic_load(&changing);
 		if (!will) {
 			say(-1, "second level: %s: left to the guest's own violations", strerror(errno));
 			can_pre_fault = false;
 			cursor = n_regions;
+		} else if (p.size) { /* another's, or when this one has run */
+			returned[n_returned++] = p;
+			break;
 		}
 	}
 	if (!--active && phase == SECOND)
 		finish();
+	pthread_cond_broadcast(&changed);
 }
 
 /* Nothing else must change KVM's view between its first look and the fill. */
@@ -326,6 +367,7 @@ static void start_second(void)
 	atomic_store(&pending, false);
 	cursor = 0;
 	cursor_bytes = filled_bytes = helped = 0;
+	memset(has_helped, 0, sizeof(has_helped));
 	begun_us = now_us();
 	second_begun = true;
 	if (!quirk_off) /* whatever was mapped before has been zapped by the last delete */
@@ -391,11 +433,24 @@ static void on_kick(int sig)
 	(void)sig;
 }
 
+static void kick_late(void)
+{
+	uint64_t now = now_us();
+
+	for (unsigned i = 0; i < n_vcpus; i++) {
+		uint64_t since = atomic_load(&call_since[i]);
+
+		if (since && now > since && now - since > LATE_US)
+			syscall(SYS_tgkill, getpid(), vcpu_tids[i], KICK);
+	}
+}
+
 static void *kick_when_settled(void *arg)
 {
 	(void)arg;
 	for (;;) {
 		usleep(conf.settle_us / 4 < 10000 ? 10000 : conf.settle_us / 4);
+		kick_late();
 		if (!atomic_load(&pending))
 			continue;
 		pthread_mutex_lock(&lock);
@@ -421,12 +476,43 @@ static void first_run_of_thread(void)
 	sigaddset(&kick, KICK);
 	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 	pthread_mutex_lock(&lock);
+	me = n_vcpus < VCPUS_MAX ? n_vcpus : VCPUS_MAX - 1;
 	if (n_vcpus < VCPUS_MAX)
 		vcpu_tids[n_vcpus++] = (pid_t)syscall(SYS_gettid);
 	pthread_mutex_unlock(&lock);
 }
 
 /* --- what goes by --- */
+
+/*
+ * A pre-fault of a page whose memslot is being deleted spins in the kernel, while who deletes it
+ * waits for the pre-fault's end (kvm_tdp_map_page, kvm_swap_active_memslots of Linux 6.12): all come
+ * out first. Who calls this is in none. What they leave is filled when it has settled.
+ */
+static void begin_change(void)
+{
+	struct timespec ts;
+
+	atomic_fetch_add(&changing, 1);
+	pthread_mutex_lock(&lock);
+	while (active) {
+		for (unsigned i = 0; i < n_vcpus; i++)
+			syscall(SYS_tgkill, getpid(), vcpu_tids[i], KICK);
+		clock_gettime(CLOCK_REALTIME, &ts);
+		ts.tv_nsec += 2000000;
+		if (ts.tv_nsec >= 1000000000) {
+			ts.tv_nsec -= 1000000000;
+			ts.tv_sec++;
+		}
+		pthread_cond_timedwait(&changed, &lock, &ts);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static void end_change(void)
+{
+	atomic_fetch_sub(&changing, 1);
+}
 
 static void took_region(const struct kvm_userspace_memory_region *r)
 {
@@ -476,6 +562,7 @@ static void took_capability(struct kvm_enable_cap *cap)
 
 int ioctl(int fd, unsigned long request, ...)
 {
+	bool change;
 	va_list ap;
 	void *arg;
 	int rc;
@@ -493,13 +580,18 @@ int ioctl(int fd, unsigned long request, ...)
 	} else if (request == KVM_ENABLE_CAP && fd == vm_fd && arg) {
 		took_capability(arg);
 	}
+	change = fd == vm_fd &&
+		 (request == KVM_SET_USER_MEMORY_REGION || request == SET_USER_MEMORY_REGION2);
+	if (change)
+		begin_change();
 	rc = real_ioctl(fd, request, arg);
+	if (change)
+		end_change();
 	if (rc < 0)
 		return rc;
 	if (request == KVM_CREATE_VM && vm_fd < 0)
 		vm_fd = rc;
-	else if ((request == KVM_SET_USER_MEMORY_REGION || request == SET_USER_MEMORY_REGION2) &&
-		 fd == vm_fd)
+	else if (change)
 		took_region(arg);
 	else if (request == KVM_CREATE_DEVICE && fd == vm_fd &&
 		 ((struct kvm_create_device *)arg)->type == KVM_DEV_TYPE_VFIO)
