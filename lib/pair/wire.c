@@ -55,6 +55,8 @@ struct pace {
 	bool packing;
 	double link_rate, pack_rate;  /* bytes/us: of the link; of members' bytes packed */
 	uint64_t since_us, taken;     /* of the measurement under way; 0: none */
+	bool tcp;		      /* then, by TCP's own account: */
+	uint64_t acked, busy_us;
 	uint64_t easy_bytes;	      /* packed since the link was last what we waited for */
 	uint64_t packed_us;	      /* when a batch was last packed */
 	unsigned batches;	      /* packed since packing began */
@@ -205,15 +207,44 @@ static void lane_deaf(struct wire *w, struct lane *l)
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* What TCP saw the link deliver, bytes/us; 0: not TCP. A peer that reads late does not make it less. */
-static double delivery_rate(int fd)
+/*
+ * What TCP's peer has acknowledged, and how long that took: not while nothing was under way,
+ * and not while the peer, that reads late, had no room for more. false: not TCP.
+ * (tcpi_delivery_rate is of no use: over virtual links, acknowledgements come in bursts.)
+ */
+static bool look_at_tcp(int fd, uint64_t *acked, uint64_t *busy_us)
 {
 	struct tcp_info ti = {0};
 	socklen_t n = sizeof(ti);
 
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n))
-		return 0;
-	return (double)ti.tcpi_delivery_rate / 1e6;
+		return false;
+	*acked = ti.tcpi_bytes_acked;
+	*busy_us = ti.tcpi_busy_time - ti.tcpi_rwnd_limited;
+	return true;
+}
+
+/* Begin to measure the link: until now it has taken so much. */
+static void begin_window(struct wire *w, uint64_t now_us, uint64_t taken)
+{
+	struct pace *p = &w->pace;
+
+	p->since_us = now_us;
+	p->taken = taken;
+	p->tcp = look_at_tcp(net_conn_fd(w->conn), &p->acked, &p->busy_us);
+}
+
+/* The link's rate over the window, bytes/us. */
+static double window_rate(struct wire *w, uint64_t now_us, uint64_t taken)
+{
+	struct pace *p = &w->pace;
+	double seen = (double)(taken - p->taken) / (double)(now_us - p->since_us);
+	uint64_t acked, busy_us;
+
+	if (!p->tcp || !look_at_tcp(net_conn_fd(w->conn), &acked, &busy_us))
+		return seen;
+	return fmax(seen,
+		    (double)(acked - p->acked) / fmax(1, (double)busy_us - (double)p->busy_us));
 }
 
 /* Slowly: after a rest a link may take a burst at many times its rate. */
@@ -245,13 +276,10 @@ static void look_at_link(struct wire *w)
 		if (p->easy_bytes > FORGET_BYTES)
 			p->packing = false;
 	} else if (!p->since_us) {
-		p->since_us = now;
-		p->taken = taken;
+		begin_window(w, now, taken);
 	} else if (now - p->since_us >= WINDOW_US) {
-		note_link(p, fmax((double)(taken - p->taken) / (double)(now - p->since_us),
-				  delivery_rate(net_conn_fd(w->conn))));
-		p->since_us = now;
-		p->taken = taken;
+		note_link(p, window_rate(w, now, taken));
+		begin_window(w, now, taken);
 		p->easy_bytes = 0;
 		/* Not known how fast we pack, or slow when last tried (the first batches are): try. */
 		if (!p->packing && (p->pack_rate > p->link_rate * PACK_GAIN ||
