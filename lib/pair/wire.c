@@ -51,12 +51,18 @@ struct queue {
 	unsigned head, n;
 };
 
+/* The connection at a moment. TCP's own account is 0 where it is not TCP. */
+struct moment {
+	uint64_t at_us; /* 0: none */
+	uint64_t taken; /* bytes, by the kernel, that are not queued any more */
+	uint64_t acked; /* bytes, by the peer */
+	uint64_t busy_us;
+};
+
 struct pace {
 	bool packing;
 	double link_rate, pack_rate;  /* bytes/us: of the link; of members' bytes packed */
-	uint64_t since_us, taken;     /* of the measurement under way; 0: none */
-	bool tcp;		      /* then, by TCP's own account: */
-	uint64_t acked, busy_us;
+	struct moment since;	      /* when the measurement under way began */
 	uint64_t easy_bytes;	      /* packed since the link was last what we waited for */
 	uint64_t packed_us;	      /* when a batch was last packed */
 	unsigned batches;	      /* packed since packing began */
@@ -208,43 +214,27 @@ static void lane_deaf(struct wire *w, struct lane *l)
 }
 
 /*
- * What TCP's peer has acknowledged, and how long that took: not while nothing was under way,
- * and not while the peer, that reads late, had no room for more. false: not TCP.
- * (tcpi_delivery_rate is of no use: over virtual links, acknowledgements come in bursts.)
+ * TCP is busy neither while nothing is under way nor, here, while the peer, that reads late,
+ * has no room for more. (tcpi_delivery_rate is of no use: over virtual links,
+ * acknowledgements come in bursts.)
  */
-static bool look_at_tcp(int fd, uint64_t *acked, uint64_t *busy_us)
+static struct moment moment_of(int fd, uint64_t now_us, uint64_t taken)
 {
 	struct tcp_info ti = {0};
 	socklen_t n = sizeof(ti);
 
-	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n))
-		return false;
-	*acked = ti.tcpi_bytes_acked;
-	*busy_us = ti.tcpi_busy_time - ti.tcpi_rwnd_limited;
-	return true;
+	(void)getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n); /* not TCP: all 0 */
+	return (struct moment){now_us, taken, ti.tcpi_bytes_acked,
+			       ti.tcpi_busy_time - ti.tcpi_rwnd_limited};
 }
 
-/* Begin to measure the link: until now it has taken so much. */
-static void begin_window(struct wire *w, uint64_t now_us, uint64_t taken)
+/* The link's rate in between, bytes/us. */
+static double rate_between(const struct moment *a, const struct moment *b)
 {
-	struct pace *p = &w->pace;
+	double seen = (double)(b->taken - a->taken) / (double)(b->at_us - a->at_us);
+	double busy_us = (double)b->busy_us - (double)a->busy_us;
 
-	p->since_us = now_us;
-	p->taken = taken;
-	p->tcp = look_at_tcp(net_conn_fd(w->conn), &p->acked, &p->busy_us);
-}
-
-/* The link's rate over the window, bytes/us. */
-static double window_rate(struct wire *w, uint64_t now_us, uint64_t taken)
-{
-	struct pace *p = &w->pace;
-	double seen = (double)(taken - p->taken) / (double)(now_us - p->since_us);
-	uint64_t acked, busy_us;
-
-	if (!p->tcp || !look_at_tcp(net_conn_fd(w->conn), &acked, &busy_us))
-		return seen;
-	return fmax(seen,
-		    (double)(acked - p->acked) / fmax(1, (double)busy_us - (double)p->busy_us));
+	return fmax(seen, (double)(b->acked - a->acked) / fmax(1, busy_us));
 }
 
 /* Slowly: after a rest a link may take a burst at many times its rate. */
@@ -265,6 +255,7 @@ static void look_at_link(struct wire *w)
 {
 	struct pace *p = &w->pace;
 	uint64_t now = units_now_us(), taken;
+	struct moment moment;
 	bool was = p->packing;
 	int queued = 0;
 
@@ -272,14 +263,15 @@ static void look_at_link(struct wire *w)
 		return;
 	taken = w->sent - (uint64_t)queued;
 	if (!bytes_size(&w->out)) {
-		p->since_us = 0; /* nothing waits: the link is not what is measured */
+		p->since.at_us = 0; /* nothing waits: the link is not what is measured */
 		if (p->easy_bytes > FORGET_BYTES)
 			p->packing = false;
-	} else if (!p->since_us) {
-		begin_window(w, now, taken);
-	} else if (now - p->since_us >= WINDOW_US) {
-		note_link(p, window_rate(w, now, taken));
-		begin_window(w, now, taken);
+	} else if (!p->since.at_us) {
+		p->since = moment_of(net_conn_fd(w->conn), now, taken);
+	} else if (now - p->since.at_us >= WINDOW_US) {
+		moment = moment_of(net_conn_fd(w->conn), now, taken);
+		note_link(p, rate_between(&p->since, &moment));
+		p->since = moment;
 		p->easy_bytes = 0;
 		/* Not known how fast we pack, or slow when last tried (the first batches are): try. */
 		if (!p->packing && (p->pack_rate > p->link_rate * PACK_GAIN ||
