@@ -105,6 +105,17 @@ fetch_version() { # PACKAGE VERSION
 	find "$cache" -maxdepth 1 -name "${name}_*.deb"
 }
 
+# Of which version a kernel's build tools are had: its own, else the next, as its headers depend on them. Debian signs a
+# kernel after it has built its tools, so that at times its archive has newer ones only.
+kbuild_version() { # PACKAGE LEAST
+	{
+		find "$cache" -maxdepth 1 -name "$1_*.deb" | sed 's/.*_\(.*\)_.*/\1/'
+		apt-cache madison "$1" | cut -d '|' -f 2 | tr -d ' '
+	} | sort -uV | while read -r candidate; do
+		dpkg --compare-versions "$candidate" lt "$2" || echo "$candidate"
+	done | head -n 1
+}
+
 # What modules for that kernel are built against, in $headers; the compiler that it was built with is there.
 unpack_headers() { # RELEASE VERSION DIR
 	flavourless=${1%-amd64} flavourless=${flavourless%-cloud}
@@ -112,9 +123,9 @@ unpack_headers() { # RELEASE VERSION DIR
 	6.1.0-*) kbuild=linux-kbuild-6.1 ;;
 	*) kbuild=linux-kbuild-$flavourless ;;
 	esac
-	for package in "linux-headers-$1" "linux-headers-$flavourless-common" "$kbuild"; do
+	for package in "linux-headers-$1 $2" "linux-headers-$flavourless-common $2" "$kbuild $(kbuild_version "$kbuild" "$2")"; do
 		# shellcheck disable=SC2311 # it refuses by itself
-		package=$(fetch_version "$package" "$2") || exit
+		package=$(fetch_version "${package% *}" "${package#* }") || exit
 		dpkg-deb -x "$package" "$3"
 	done
 	headers=$3/usr/src/linux-headers-$1
