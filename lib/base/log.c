@@ -6,13 +6,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/units.h"
+
 static const char *tool_name = "util-vm";
 static enum log_level level_now = LOG_NORMAL;
+static uint64_t begun_us;
 
 void log_init(const char *tool, enum log_level level)
 {
 	tool_name = tool;
 	level_now = level;
+	begun_us = units_now_us();
 }
 
 enum log_level log_level(void)
@@ -28,6 +32,9 @@ static void __attribute__((format(printf, 2, 0))) say(const char *mark, const ch
 
 	n = snprintf(line, sizeof(line), "%s%s: %s", isatty(STDERR_FILENO) ? "\r\033[K" : "",
 		     tool_name, mark);
+	if (level_now >= LOG_TRACE) /* who reads every message wants to know when */
+		n += snprintf(line + n, sizeof(line) - (size_t)n, "%9.3f ms  ",
+			      (double)(units_now_us() - begun_us) / 1e3);
 	body = n;
 	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
 	if (n > (int)sizeof(line) - 2)

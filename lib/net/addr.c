@@ -366,6 +366,22 @@ static int from_sockaddr(const struct sockaddr_storage *ss, struct net_addr *add
 	return -EAFNOSUPPORT;
 }
 
+bool net_within_host(int fd)
+{
+	struct sockaddr_storage end[2] = {0};
+	socklen_t len[2] = {sizeof(end[0]), sizeof(end[1])};
+	char host[2][NI_MAXHOST];
+
+	if (getsockname(fd, (struct sockaddr *)&end[0], &len[0]) ||
+	    getpeername(fd, (struct sockaddr *)&end[1], &len[1]))
+		return false;
+	for (unsigned i = 0; i < 2; i++)
+		if (getnameinfo((struct sockaddr *)&end[i], len[i], host[i], sizeof(host[i]),
+				NULL, 0, NI_NUMERICHOST))
+			return false;
+	return end[0].ss_family != AF_UNIX && !strcmp(host[0], host[1]);
+}
+
 int net_local_addr(int fd, struct net_addr *addr, struct err *err)
 {
 	struct sockaddr_storage ss = {0};

@@ -3,6 +3,7 @@
 #ifndef NET_ADDR_H
 #define NET_ADDR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,9 @@ const char *net_addr_format(const struct net_addr *addr, char *buf, size_t size)
  * tcp sets SO_REUSEADDR. Port 0 is allowed: ask net_local_addr.
  */
 int net_listen(const struct net_addr *addr, int backlog, struct err *err);
+
+/* A TCP connection between two sockets of one address: both are on this host. */
+bool net_within_host(int fd);
 
 /* What the descriptor is bound to (for port 0 and for messages). */
 int net_local_addr(int fd, struct net_addr *addr, struct err *err);

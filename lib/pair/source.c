@@ -364,18 +364,19 @@ static int unexpected(struct send *s, int timeout_ms, struct err *err)
 	return rc;
 }
 
-static void trace_budget(const struct budget *b, const uint64_t credit[PAIR_MEMBERS], uint64_t at_us)
+static void trace_budget(const struct budget *b, const uint64_t credit[PAIR_MEMBERS])
 {
 	const struct budget_track *vm = &b->track[PAIR_VM], *vtpm = &b->track[PAIR_VTPM];
 
 	if (log_level() < LOG_TRACE)
 		return;
-	log_trace("%7.1f ms  VM round %llu left %llu K credit %lld K | vTPM round %llu left %llu K credit "
-		  "%lld K | %.0f MB/s",
-		  (double)at_us / 1e3, (unsigned long long)vm->round,
-		  (unsigned long long)vm->remaining >> 10, (long long)credit[PAIR_VM] >> 10,
-		  (unsigned long long)vtpm->round, (unsigned long long)vtpm->remaining >> 10,
-		  (long long)credit[PAIR_VTPM] >> 10, b->bandwidth / 1e6);
+	log_trace(
+	    "VM round %llu left %llu K credit %lld K | vTPM round %llu left %llu K credit "
+	    "%lld K | %.0f MB/s",
+	    (unsigned long long)vm->round, (unsigned long long)vm->remaining >> 10,
+	    (long long)credit[PAIR_VM] >> 10, (unsigned long long)vtpm->round,
+	    (unsigned long long)vtpm->remaining >> 10, (long long)credit[PAIR_VTPM] >> 10,
+	    b->bandwidth / 1e6);
 }
 
 static bool one_stopped(struct send *s)
@@ -436,7 +437,7 @@ static int iterate(struct send *s, struct err *err)
 			return rc;
 		now = units_now_us();
 		v = budget_decide(&s->budget, now, credit);
-		trace_budget(&s->budget, credit, now - begun);
+		trace_budget(&s->budget, credit);
 		if (v != BUDGET_GO_ON) {
 			s->report->forced = v == BUDGET_FORCED;
 			return 0;

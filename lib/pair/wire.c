@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <netinet/in.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -23,14 +24,18 @@
 #define OUT_HIGH (512u << 10)	     /* stop taking in while so much waits for the connection */
 #define IN_HIGH (1u << 20)	     /* stop reading the connection while a member is so far behind */
 #define UNSENT_LOW (256 << 10)	     /* bytes that TCP holds beyond what is on its way */
-#define WINDOW_US 10000		     /* of more waiting than the link takes, to know its width */
-#define FORGET_BYTES (16u << 20)     /* packed, and the link had to wait for them: it is not narrow */
-#define RETRY_US 250000		     /* then packing is tried again */
-#define TRY_BATCHES 4		     /* before it is judged */
-/* Packing takes the processor from the guests and from the other end: it must be so much
- * faster than the link to be begun with, and so much to be gone on with. */
-#define PACK_GAIN 4
-#define PACK_KEEP 2
+/* How wide the link is: bytes acknowledged in so much time that it was busy, and at least so
+ * many. */
+#define WINDOW_US 12000
+#define WINDOW_BYTES (512u << 10)
+/* How fast batches are packed, and what is left of them: by so many, and tried again so long
+ * after. */
+#define TRY_BATCHES 8
+#define RETRY_US 250000
+/* Packing takes processor time that the guests may want: so much of the link's time must one
+ * second of it save. */
+#define PACK_GAIN 0.2
+#define PACK_KEEP 0.05
 #define MESSAGE_MAX (256u << 10)
 #define QUEUE_MAX 64
 #define PING_EVERY_US 1000000
@@ -51,21 +56,21 @@ struct queue {
 	unsigned head, n;
 };
 
-/* The connection at a moment. TCP's own account is 0 where it is not TCP. */
-struct moment {
-	uint64_t at_us; /* 0: none */
-	uint64_t taken; /* bytes, by the kernel, that are not queued any more */
-	uint64_t acked; /* bytes, by the peer */
-	uint64_t busy_us;
+/* What the connection has done up to a moment. */
+struct carried {
+	uint64_t bytes; /* that the peer has acknowledged */
+	uint64_t us;	/* spent on them */
 };
 
+/* Both measured over and over; 0: not known. */
 struct pace {
-	bool packing;
-	double link_rate, pack_rate;  /* bytes/us: of the link; of members' bytes packed */
-	struct moment since;	      /* when the measurement under way began */
-	uint64_t easy_bytes;	      /* packed since the link was last what we waited for */
-	uint64_t packed_us;	      /* when a batch was last packed */
-	unsigned batches;	      /* packed since packing began */
+	bool packing, kept;	      /* now; and not only on trial */
+	struct carried since;	      /* where the measurement of the link under way began */
+	double link_rate;	      /* bytes/us that the link takes */
+	unsigned batches;	      /* of the trial under way */
+	uint64_t raw, packed, cpu_ns; /* of it: bytes in and out, processor time */
+	double saved;		      /* seconds of the link, by one of packing */
+	uint64_t tried_us;
 };
 
 struct wire {
@@ -76,8 +81,11 @@ struct wire {
 	struct bytes out; /* frames for the connection */
 	uint8_t *batch;
 	uint64_t heard_us, pinged_us;
+	bool may_pack;
 	struct pace pace;
 	uint64_t sent; /* bytes given to the connection */
+	uint64_t behind_us,
+	    behind_since_us; /* while more waited than it took; 0: nothing waits now */
 
 	pthread_t thread;
 	pthread_mutex_t lock; /* over what follows and the lanes' flags and counters */
@@ -215,92 +223,92 @@ static void lane_deaf(struct wire *w, struct lane *l)
 
 /*
  * TCP is busy neither while nothing is under way nor, here, while the peer, that reads late,
- * has no room for more. (tcpi_delivery_rate is of no use: over virtual links,
- * acknowledgements come in bursts.)
+ * has no room for more (tcpi_delivery_rate is of no use: over virtual links, acknowledgements
+ * come in bursts). Of what is not TCP it is known only whether more waits than it takes.
  */
-static struct moment moment_of(int fd, uint64_t now_us, uint64_t taken)
+static int carried_by(struct wire *w, struct carried *c)
 {
 	struct tcp_info ti = {0};
 	socklen_t n = sizeof(ti);
+	int queued;
 
-	(void)getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n); /* not TCP: all 0 */
-	return (struct moment){now_us, taken, ti.tcpi_bytes_acked,
-			       ti.tcpi_busy_time - ti.tcpi_rwnd_limited};
+	if (!getsockopt(net_conn_fd(w->conn), IPPROTO_TCP, TCP_INFO, &ti, &n)) {
+		*c = (struct carried){ti.tcpi_bytes_acked,
+				      ti.tcpi_busy_time - ti.tcpi_rwnd_limited};
+		return 0;
+	}
+	if (ioctl(net_conn_fd(w->conn), SIOCOUTQ, &queued))
+		return -errno;
+	*c = (struct carried){w->sent - (uint64_t)queued, w->behind_us};
+	return 0;
 }
 
-/* The link's rate in between, bytes/us. */
-static double rate_between(const struct moment *a, const struct moment *b)
+static void note_behind(struct wire *w)
 {
-	double seen = (double)(b->taken - a->taken) / (double)(b->at_us - a->at_us);
-	double busy_us = (double)b->busy_us - (double)a->busy_us;
+	uint64_t now = units_now_us();
 
-	return fmax(seen, (double)(b->acked - a->acked) / fmax(1, busy_us));
+	if (w->behind_since_us)
+		w->behind_us += now - w->behind_since_us;
+	w->behind_since_us = bytes_size(&w->out) ? now : 0;
 }
 
-/* Slowly: after a rest a link may take a burst at many times its rate. */
-static void note_link(struct pace *p, double rate)
+/* Slowly: after a rest a link may take a burst at many times its rate, and memory is not the
+ * same all over. */
+static void blend(double *known, double seen)
 {
-	if (p->link_rate <= 0)
-		p->link_rate = rate;
-	else
-		p->link_rate += (rate - p->link_rate) / 8;
+	*known = *known > 0 ? *known + (seen - *known) / 8 : seen;
 }
 
-/*
- * Packed or as it is, whichever moves more of the members' bytes a second: packing wins on
- * a narrow link, and costs the guests' own processor time on a wide one. How wide it is
- * shows while more waits than it takes; how fast we pack shows in the packing.
- */
-static void look_at_link(struct wire *w)
+static void measure_link(struct wire *w)
 {
 	struct pace *p = &w->pace;
-	uint64_t now = units_now_us(), taken;
-	struct moment moment;
-	bool was = p->packing;
-	int queued = 0;
+	struct carried now;
 
-	if (!w->conf.compress || ioctl(net_conn_fd(w->conn), SIOCOUTQ, &queued))
+	if (carried_by(w, &now))
 		return;
-	taken = w->sent - (uint64_t)queued;
-	if (!bytes_size(&w->out)) {
-		p->since.at_us = 0; /* nothing waits: the link is not what is measured */
-		if (p->easy_bytes > FORGET_BYTES)
-			p->packing = false;
-	} else if (!p->since.at_us) {
-		p->since = moment_of(net_conn_fd(w->conn), now, taken);
-	} else if (now - p->since.at_us >= WINDOW_US) {
-		moment = moment_of(net_conn_fd(w->conn), now, taken);
-		note_link(p, rate_between(&p->since, &moment));
-		p->since = moment;
-		p->easy_bytes = 0;
-		/* Not known how fast we pack, or slow when last tried (the first batches are): try. */
-		if (!p->packing && (p->pack_rate > p->link_rate * PACK_GAIN ||
-				    now - p->packed_us > RETRY_US)) {
-			p->packing = true;
-			p->pack_rate = 0;
-		}
-	}
-	if (p->batches > TRY_BATCHES &&
-	    p->pack_rate < p->link_rate * (p->batches > 2 * TRY_BATCHES ? PACK_KEEP : PACK_GAIN))
-		p->packing = false;
-	if (p->packing != was)
-		log_trace("%s: the link takes %.0f MB/s, packing %.0f MB/s",
-			  p->packing ? "pack" : "no longer pack", p->link_rate, p->pack_rate);
-	if (!p->packing)
-		p->batches = 0;
+	if (now.us < p->since.us + WINDOW_US || now.bytes < p->since.bytes + WINDOW_BYTES)
+		return;
+	blend(&p->link_rate,
+	      (double)(now.bytes - p->since.bytes) / (double)(now.us - p->since.us));
+	p->since = now;
+}
+/* A second of packing is so many seconds of the link; a narrow one has much of it, a wide one
+ * has not. */
+static double saved_by_packing(const struct pace *p)
+{
+	double link_us = (double)((int64_t)p->raw - (int64_t)p->packed) / p->link_rate;
+
+	return link_us * 1e3 / (double)(p->cpu_ns ? p->cpu_ns : 1);
 }
 
-static void note_packing(struct pace *p, size_t n, uint64_t took_us)
+static void decide_packing(struct wire *w)
 {
-	double rate = (double)n / (double)(took_us ? took_us : 1);
+	struct pace *p = &w->pace;
+	bool kept = p->kept;
 
-	p->packed_us = units_now_us();
-	p->easy_bytes += n;
-	/* The first ones of a trial meet cold memory. */
-	if (p->batches++ < TRY_BATCHES || p->pack_rate <= 0)
-		p->pack_rate = rate;
-	else
-		p->pack_rate += (rate - p->pack_rate) / 8;
+	if (!p->packing) {
+		p->packing = p->link_rate > 0 && units_now_us() - p->tried_us > RETRY_US;
+		return;
+	}
+	if (p->batches < TRY_BATCHES)
+		return;
+	blend(&p->saved, saved_by_packing(p));
+	p->kept = p->packing = p->saved > (kept ? PACK_KEEP : PACK_GAIN);
+	p->tried_us = units_now_us();
+	p->batches = 0;
+	p->raw = p->packed = p->cpu_ns = 0;
+	if (p->kept != kept)
+		log_trace(
+		    "%s: the link takes %.0f MB/s, and a second of packing saves it %.2f s",
+		    p->kept ? "pack" : "no longer pack", p->link_rate, p->saved);
+}
+
+static uint64_t own_cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 static int send_frame(struct wire *w, enum frame_type type, unsigned owner, const void *data,
@@ -309,20 +317,31 @@ static int send_frame(struct wire *w, enum frame_type type, unsigned owner, cons
 	return mux_frame(w->mux, type, (uint8_t)owner, data, n, true, &w->out);
 }
 
+static int pack_data(struct wire *w, unsigned owner, size_t n)
+{
+	struct pace *p = &w->pace;
+	size_t before = bytes_size(&w->out);
+	uint64_t begun = own_cpu_ns();
+	int rc = send_frame(w, FRAME_DATA, owner, w->batch, n);
+
+	p->batches++;
+	p->raw += n;
+	p->packed += bytes_size(&w->out) - before;
+	p->cpu_ns += own_cpu_ns() - begun;
+	return rc;
+}
+
 /* Count what was read, and put it into a frame: packed from the batch, or where it lies. */
 static int frame_data(struct wire *w, unsigned owner, size_t n, bool packing)
 {
 	struct lane *l = &w->lane[owner];
 	size_t before = bytes_size(&w->out);
-	uint64_t begun = packing ? units_now_us() : 0;
 	int rc = 0;
 
-	if (packing) {
-		rc = send_frame(w, FRAME_DATA, owner, w->batch, n);
-		note_packing(&w->pace, n, units_now_us() - begun);
-	} else {
+	if (packing)
+		rc = pack_data(w, owner, n);
+	else
 		mux_data(w->mux, (uint8_t)owner, n, &w->out);
-	}
 	pthread_mutex_lock(&w->lock);
 	if (l->credit != UINT64_MAX)
 		l->credit -= l->credit < n ? l->credit : n;
@@ -538,7 +557,11 @@ static int one_round(struct wire *w, struct err *err)
 		rc = keep_alive(w, r.listening, err);
 	if (!rc)
 		rc = flush_out(w);
-	look_at_link(w);
+	if (w->may_pack) {
+		note_behind(w);
+		measure_link(w);
+		decide_packing(w);
+	}
 	if (rc && !err->code)
 		err_set(err, rc, "write stream: %s", net_conn_why(w->conn));
 	return rc;
@@ -621,6 +644,9 @@ int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire 
 	init_locks(w);
 	w->conn = conn;
 	w->conf = *conf;
+	/* Within a host there is no link, and both ends would pack and unpack on the same
+	 * processors. */
+	w->may_pack = conf->compress && !net_within_host(net_conn_fd(conn));
 	w->mux = mux_new(conf->zstd_level, conf->compress);
 	w->demux = demux_new(&events, w);
 	w->batch = malloc(BATCH);
