@@ -192,8 +192,8 @@ in_host() { # WORD...
 	refused 4000-4003 'CPU 4000 is offline, absent, or not in the cpuset of this process'
 }
 
-@test "prefill: all memory is mapped before the guest touches it, on q35, and again after a reset" {
-	RESET=1 run -0 --separate-stderr in_host -- "$helpers/prefill-in-host" "$QEMU" "$dir/on" \
+@test "prefill: all memory is mapped before the guest touches it, on q35, and again after resets in a row" {
+	RESET=9 run -0 --separate-stderr in_host -- "$helpers/prefill-in-host" "$QEMU" "$dir/on" \
 		--cpus 2 --mem 160M --timeout 200 --accel kvm,prefill=on -- -action reboot=reset
 	sed 's/^/# /' <<<"$output" >&3
 	for moment in up reset; do
