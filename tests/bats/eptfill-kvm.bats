@@ -6,7 +6,7 @@ bats_require_minimum_version 1.8.0
 bats_load_library bats-support
 bats_load_library bats-assert
 
-# bats file_tags=lab,long
+# bats file_tags=lab
 
 setup_file() {
 	cd "$BATS_TEST_DIRNAME/../.."

@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -37,6 +38,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <linux/kvm.h>
 
 enum frame_type { HELLO = 1, START, IN, IN_END, OUT, ERR, STATUS, DROP };
 
@@ -848,12 +850,44 @@ static void run_jobs(int port)
 		kill(-jobs[i].pid, SIGTERM);
 }
 
+/*
+ * The first VM patches the scheduler's code (kvm_create_vm: preempt_notifier_key), and the last one patches it back.
+ * QEMU before 8.1 translates code while another CPU patches it, and then keeps what it has read half way: an int3
+ * that nobody expects any more, or the old code. So there is always a VM, made while there is one CPU.
+ */
+static void patch_scheduler_for_good(void)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (kvm < 0)
+		return; /* a host without */
+	if (ioctl(kvm, KVM_CREATE_VM, 0) < 0)
+		fail(4, "make a VM: %s", strerror(errno));
+	close(kvm);
+}
+
+static void start_other_cpus(void)
+{
+	char path[64];
+	int fd;
+
+	for (int cpu = 1; snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu),
+		 (fd = open(path, O_WRONLY | O_CLOEXEC)) >= 0;
+	     cpu++) {
+		if (write(fd, "1", 1) != 1)
+			fail(4, "%s: %s", path, strerror(errno));
+		close(fd);
+	}
+}
+
 static _Noreturn void guest(const char *path)
 {
 	int port = open(path, O_RDWR | O_CLOEXEC);
 
 	if (port < 0)
 		fail(4, "open %s: %s", path, strerror(errno));
+	patch_scheduler_for_good();
+	start_other_cpus();
 	put_frame(port, HELLO, 0, NULL, 0);
 	run_jobs(port);
 	fail(4, "the channel ended");
