@@ -266,15 +266,29 @@ static bool core_has_vcpu(const struct site *s, const struct plan *plan, int fir
 	return false;
 }
 
-/* One more CPU that no vCPU has: on a core of its own, else beside a vCPU. -1: none is left. */
-static int spare(const struct site *s, const struct plan *plan, const struct cpus *also, bool *beside)
+/* How far away its farthest vCPU is: the node, if all are on it. */
+static unsigned reach(const struct site *s, const struct plan *plan)
+{
+	unsigned far = 1;
+
+	for (int i = 0; i < s->n; i++)
+		if (s->cores[i].rank > far && core_has_vcpu(s, plan, s->cores[i].first))
+			far = s->cores[i].rank;
+	return far;
+}
+
+/* One more CPU that no vCPU has, no farther than @max_rank: on a core of its own, else beside a
+ * vCPU. -1: none is left. */
+static int spare(const struct site *s, const struct plan *plan, unsigned max_rank,
+		 const struct cpus *also, bool *beside)
 {
 	for (int pass = 0; pass < 4; pass++) {
 		for (int i = 0; i < s->n; i++) {
 			const struct core *c = &s->cores[i];
 
 			/* CPUs that were set apart at boot are for vCPUs, unless nothing else is left. */
-			if (c->isolated != (pass >= 2) || core_has_vcpu(s, plan, c->first) != (pass % 2))
+			if (c->rank > max_rank || c->isolated != (pass >= 2) ||
+			    core_has_vcpu(s, plan, c->first) != (pass % 2))
 				continue;
 			for (int k = 0; k < c->n; k++)
 				if (!has(&plan->group[G_VCPU], c->cpu[k]) && !has(also, c->cpu[k])) {
@@ -305,9 +319,12 @@ static void choose_emulator(const struct site *s, struct plan *plan, struct plan
 {
 	struct cpus none = {0};
 	bool beside = false;
-	int cpu = spare(s, plan, &none, &beside);
-	const char *how = beside ? "beside a vCPU on its core" : "on a core without vCPUs";
+	int cpu = spare(s, plan, reach(s, plan), &none, &beside);
+	const char *how;
 
+	if (cpu < 0)
+		cpu = spare(s, plan, UINT32_MAX, &none, &beside);
+	how = beside ? "beside a vCPU on its core" : "on a core without vCPUs";
 	if (cpu < 0) {
 		cpu = last_resort(s, plan);
 		how = has(&plan->group[G_VCPU], cpu) ? "shared with the last vCPU: no CPU is left"
@@ -325,7 +342,9 @@ static void choose_io(const struct site *s, struct plan *plan, struct plan_why *
 	bool beside;
 	int cpu;
 
-	for (; io->n < wanted && (cpu = spare(s, plan, &taken, &beside)) >= 0 && !beside; put(&taken, cpu))
+	for (; io->n < wanted && (cpu = spare(s, plan, reach(s, plan), &taken, &beside)) >= 0 &&
+	       !beside;
+	     put(&taken, cpu))
 		put(io, cpu);
 	if (io->n) {
 		say(why, 4, "%s: %s of their own", plan_cpus_format(io, text, sizeof(text)),

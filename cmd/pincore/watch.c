@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,8 @@
 struct watched {
 	struct keeper *k;
 	bool ended, undone;
-	bool stir; /* something was born */
+	bool stir;	  /* something was born */
+	uint64_t stir_us; /* when the first of it was; 0: nobody told */
 	uint64_t born, reset;
 	char warned[384]; /* once is enough, until something else is wrong */
 };
@@ -42,13 +44,19 @@ struct watch {
 	pid_t child;
 };
 
-static void print_event(const struct watched *v, const char *what, size_t n)
+/* @since_us: the birth; 0: nobody told when that was. */
+static void print_event(const struct watched *v, const char *what, size_t n, uint64_t since_us)
 {
+	uint64_t took_us = units_now_us() - since_us;
 	struct json_object *o;
-	char when[40];
+	char when[40], took[40] = "";
 
 	if (!pin_opts.json) {
-		log_note("%s: %s%zu thread%s", subject_name(&v->k->s), what, n, n == 1 ? "" : "s");
+		if (since_us)
+			snprintf(took, sizeof(took), ", %.1f ms after birth",
+				 (double)took_us / 1e3);
+		log_note("%s: %s%zu thread%s%s", subject_name(&v->k->s), what, n,
+			 n == 1 ? "" : "s", took);
 		return;
 	}
 	o = json_object_new_object();
@@ -58,6 +66,8 @@ static void print_event(const struct watched *v, const char *what, size_t n)
 	json_object_object_add(o, "pid", json_object_new_int(v->k->s.vm.pid));
 	json_object_object_add(o, "event", json_object_new_string(*what == 's' ? "reset" : "born"));
 	json_object_object_add(o, "threads", json_object_new_uint64(n));
+	if (since_us)
+		json_object_object_add(o, "after_us", json_object_new_uint64(took_us));
 	print_json(o);
 }
 
@@ -82,7 +92,7 @@ static void ask_again(struct keeper *k)
 	k->s.n = n;
 }
 
-static void look(struct watched *v)
+static void look(struct watched *v, uint64_t since_us)
 {
 	struct err err = {0};
 	size_t born, reset;
@@ -93,9 +103,9 @@ static void look(struct watched *v)
 		v->reset += reset;
 	}
 	if (!rc && reset)
-		print_event(v, "set back ", reset);
+		print_event(v, "set back ", reset, 0);
 	if (!rc && born)
-		print_event(v, "pinned ", born);
+		print_event(v, "pinned ", born, since_us);
 	if (rc == -ESRCH || rc == -ENOENT) {
 		log_verbose("%s: %s", subject_name(&v->k->s), rc == -ESRCH ? "has ended" : "was undone");
 		v->ended = true;
@@ -111,7 +121,8 @@ static void look(struct watched *v)
 	}
 }
 
-static void on_birth(void *ctx, enum birth what, pid_t pid, pid_t tid, pid_t by)
+static void on_birth(void *ctx, enum birth what, pid_t pid, pid_t tid, pid_t by,
+		     uint64_t when_us)
 {
 	struct watch *w = ctx;
 
@@ -119,15 +130,22 @@ static void on_birth(void *ctx, enum birth what, pid_t pid, pid_t tid, pid_t by)
 		pid_t ours = w->vms[i].k->s.vm.pid;
 
 		/* Kernel threads are children of kthreadd, number 2. */
-		if (pid == ours ? what != BIRTH_EXIT || tid == ours : what != BIRTH_EXIT && by == 2)
-			w->vms[i].stir = true;
+		if (!(pid == ours ? what != BIRTH_EXIT || tid == ours
+				  : what != BIRTH_EXIT && by == 2))
+			continue;
+		if (!w->vms[i].stir)
+			w->vms[i].stir_us = when_us;
+		w->vms[i].stir = true;
 	}
 }
 
 static void everyone(struct watch *w)
 {
-	for (size_t i = 0; i < w->n; i++)
+	for (size_t i = 0; i < w->n; i++) {
+		if (!w->vms[i].stir)
+			w->vms[i].stir_us = 0;
 		w->vms[i].stir = true;
+	}
 }
 
 static size_t alive(const struct watch *w)
@@ -182,7 +200,7 @@ static void loop(struct watch *w)
 
 			w->vms[i].stir = false;
 			if (stir && !w->vms[i].ended)
-				look(&w->vms[i]);
+				look(&w->vms[i], w->vms[i].stir_us);
 		}
 	}
 }
@@ -211,6 +229,15 @@ static int finish(struct watch *w)
 	return w->signal && !w->child && pin_opts.undo ? EXIT_SIGNAL + w->signal : 0;
 }
 
+/* Who is born runs at once, and where it likes: behind a busy machine's load we would come too late. */
+static void stand_first(void)
+{
+	const struct sched_param lowest = {.sched_priority = sched_get_priority_min(SCHED_RR)};
+
+	if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &lowest))
+		log_verbose("watch: no real-time priority: %s", strerror(errno));
+}
+
 int watch_keepers(struct keeper *k, size_t n, pid_t child)
 {
 	struct watch w = {.n = n, .births = -1, .child = child};
@@ -236,6 +263,7 @@ int watch_keepers(struct keeper *k, size_t n, pid_t child)
 	if (w.births < 0)
 		log_note("watch: looking every %d ms, the kernel tells births only to root: %s", POLLING_US / 1000,
 			 err.text);
+	stand_first();
 	notify("READY=1");
 	loop(&w);
 	status = finish(&w);

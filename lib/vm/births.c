@@ -31,16 +31,20 @@ static int subscribe(int fd)
 
 static void tell(const struct proc_event *ev, births_fn *fn, void *ctx)
 {
+	uint64_t when_us = ev->timestamp_ns / 1000; /* CLOCK_MONOTONIC */
+
 	switch (ev->what) {
 	case PROC_EVENT_FORK:
-		fn(ctx, BIRTH_FORK, ev->event_data.fork.child_tgid, ev->event_data.fork.child_pid,
-		   ev->event_data.fork.parent_tgid);
+		fn(ctx, BIRTH_FORK, ev->event_data.fork.child_tgid,
+		   ev->event_data.fork.child_pid, ev->event_data.fork.parent_tgid, when_us);
 		break;
 	case PROC_EVENT_COMM:
-		fn(ctx, BIRTH_COMM, ev->event_data.comm.process_tgid, ev->event_data.comm.process_pid, 0);
+		fn(ctx, BIRTH_COMM, ev->event_data.comm.process_tgid,
+		   ev->event_data.comm.process_pid, 0, when_us);
 		break;
 	case PROC_EVENT_EXIT:
-		fn(ctx, BIRTH_EXIT, ev->event_data.exit.process_tgid, ev->event_data.exit.process_pid, 0);
+		fn(ctx, BIRTH_EXIT, ev->event_data.exit.process_tgid,
+		   ev->event_data.exit.process_pid, 0, when_us);
 		break;
 	default:
 		break;

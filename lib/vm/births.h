@@ -7,6 +7,7 @@
 #ifndef VM_BIRTHS_H
 #define VM_BIRTHS_H
 
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -17,7 +18,9 @@ enum birth {
 	BIRTH_EXIT, /* is gone */
 };
 
-typedef void births_fn(void *ctx, enum birth what, pid_t pid, pid_t tid, pid_t by);
+/* @when_us: when the kernel saw it, by units_now_us. */
+typedef void births_fn(void *ctx, enum birth what, pid_t pid, pid_t tid, pid_t by,
+		       uint64_t when_us);
 
 /* A descriptor to poll, that has been heard to speak; -EPERM, or -ENOTSUP: it stays silent here. */
 int births_open(struct err *err);
