@@ -865,6 +865,19 @@ static void stand_still(struct inject_thread *t)
 		;
 }
 
+/*
+ * A thread that was killed is there until its tracer has seen its end, and a process's first
+ * thread reports its own end only when all others have gone (wait(2), ptrace(2)).
+ */
+static void see_its_end(const struct inject_thread *t)
+{
+	int status;
+
+	while (errno == ESRCH && waitpid(t->tid, &status, __WALL) == t->tid &&
+	       WIFSTOPPED(status))
+		errno = ESRCH;
+}
+
 static void let_go(struct inject_thread *t)
 {
 	int status;
@@ -876,17 +889,38 @@ static void let_go(struct inject_thread *t)
 	/* An interrupted call restarts on the way out of this very stop, or, after calls of ours,
 	 * out of one more. */
 	if (t->inside && was_interrupted(&t->own)) {
-		if (go_back(t))
+		if (go_back(t)) {
+			see_its_end(t);
 			return;
+		}
 		while (waitpid(t->tid, &status, __WALL) == t->tid && WIFSTOPPED(status) &&
 		       status >> 16 != PTRACE_EVENT_STOP) {
 			ptrace(PTRACE_INTERRUPT, t->tid, 0, 0);
 			ptrace(PTRACE_CONT, t->tid, 0, WSTOPSIG(status) & 0x80 ? 0 : WSTOPSIG(status));
 		}
 	} else if (ptrace(PTRACE_SETREGS, t->tid, 0, &t->own)) {
+		see_its_end(t);
 		return;
 	}
-	ptrace(PTRACE_DETACH, t->tid, 0, 0);
+	if (ptrace(PTRACE_DETACH, t->tid, 0, 0))
+		see_its_end(t);
+}
+
+/* Who waits for the end of it must have seen all others' before. */
+static void first_thread_last(struct inject *in)
+{
+	struct inject_thread **at = &in->threads, *first;
+
+	while (*at && (*at)->tid != in->pid)
+		at = &(*at)->next;
+	first = *at;
+	if (!first)
+		return;
+	*at = first->next;
+	while (*at)
+		at = &(*at)->next;
+	first->next = NULL;
+	*at = first;
 }
 
 void inject_close(struct inject *in)
@@ -905,6 +939,7 @@ void inject_close(struct inject *in)
 		if (t->state == INJECT_STOPPED)
 			remove_code(t);
 	}
+	first_thread_last(in);
 	while ((t = in->threads)) {
 		let_go(t);
 		in->threads = t->next;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -536,6 +537,54 @@ static void test_suspended(void **state)
 	end_victim(pid, fds);
 }
 
+static pid_t second_thread(pid_t pid)
+{
+	char path[64];
+	struct dirent *d;
+	pid_t tid = 0;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	tasks = opendir(path);
+	assert_non_null(tasks);
+	while ((d = readdir(tasks)))
+		if (*d->d_name != '.' && atoi(d->d_name) != pid)
+			tid = atoi(d->d_name);
+	closedir(tasks);
+	assert_true(tid > 0);
+	return tid;
+}
+
+/* It is killed while one of its threads stands still and the first one runs: the session ends
+ * all the same. */
+static void test_victim_killed(void **state)
+{
+	struct inject_thread *first, *second;
+	struct inject *in;
+	struct err err = {0};
+	int fds[2];
+
+	(void)state;
+	for (int i = 0; i < 20; i++) {
+		pid_t pid = start_victim(fds), tid = second_thread(pid);
+
+		assert_int_equal(inject_open(pid, &in, &err), 0);
+		assert_int_equal(
+		    inject_attach(in, i % 2 ? tid : pid, i % 2 ? &second : &first, &err), 0);
+		assert_int_equal(
+		    inject_attach(in, i % 2 ? pid : tid, i % 2 ? &first : &second, &err), 0);
+		assert_int_equal(inject_stop(second, &err), 0);
+		await(in, second);
+		if (i % 4 > 1) {
+			assert_int_equal(inject_stop(first, &err), 0);
+			await(in, first);
+		}
+		kill(pid, SIGKILL);
+		inject_close(in);
+		end_victim(pid, fds);
+	}
+}
+
 static void test_refusals(void **state)
 {
 	struct inject_thread *t;
@@ -561,15 +610,16 @@ static void test_refusals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_registers_and_signals),
-		cmocka_unit_test(test_data),
-		cmocka_unit_test(test_interrupted_call),
-		cmocka_unit_test(test_helpers),
-		cmocka_unit_test(test_tracer_killed),
-		cmocka_unit_test(test_interrupt),
-		cmocka_unit_test(test_guard),
-		cmocka_unit_test(test_suspended),
-		cmocka_unit_test(test_refusals),
+	    cmocka_unit_test(test_registers_and_signals),
+	    cmocka_unit_test(test_data),
+	    cmocka_unit_test(test_interrupted_call),
+	    cmocka_unit_test(test_helpers),
+	    cmocka_unit_test(test_tracer_killed),
+	    cmocka_unit_test(test_interrupt),
+	    cmocka_unit_test(test_guard),
+	    cmocka_unit_test(test_suspended),
+	    cmocka_unit_test(test_victim_killed),
+	    cmocka_unit_test(test_refusals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
