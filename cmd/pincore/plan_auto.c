@@ -336,15 +336,13 @@ static void choose_emulator(const struct site *s, struct plan *plan, struct plan
 
 static void choose_io(const struct site *s, struct plan *plan, struct plan_why *why)
 {
-	unsigned wanted = s->f->iothreads > s->f->vhosts ? s->f->iothreads : s->f->vhosts;
+	unsigned wanted = s->f->iothreads > s->f->vhosts ? s->f->iothreads : s->f->vhosts, far = reach(s, plan);
 	struct cpus *io = &plan->group[G_IOTHREAD], taken = plan->group[G_EMULATOR];
 	char text[120];
 	bool beside;
 	int cpu;
 
-	for (; io->n < wanted && (cpu = spare(s, plan, reach(s, plan), &taken, &beside)) >= 0 &&
-	       !beside;
-	     put(&taken, cpu))
+	for (; io->n < wanted && (cpu = spare(s, plan, far, &taken, &beside)) >= 0 && !beside; put(&taken, cpu))
 		put(io, cpu);
 	if (io->n) {
 		say(why, 4, "%s: %s of their own", plan_cpus_format(io, text, sizeof(text)),

@@ -121,6 +121,14 @@ static void look(struct watched *v, uint64_t since_us)
 	}
 }
 
+/* @when_us: 0: nobody told. */
+static void stir(struct watched *v, uint64_t when_us)
+{
+	if (!v->stir)
+		v->stir_us = when_us;
+	v->stir = true;
+}
+
 static void on_birth(void *ctx, enum birth what, pid_t pid, pid_t tid, pid_t by,
 		     uint64_t when_us)
 {
@@ -130,22 +138,15 @@ static void on_birth(void *ctx, enum birth what, pid_t pid, pid_t tid, pid_t by,
 		pid_t ours = w->vms[i].k->s.vm.pid;
 
 		/* Kernel threads are children of kthreadd, number 2. */
-		if (!(pid == ours ? what != BIRTH_EXIT || tid == ours
-				  : what != BIRTH_EXIT && by == 2))
-			continue;
-		if (!w->vms[i].stir)
-			w->vms[i].stir_us = when_us;
-		w->vms[i].stir = true;
+		if (pid == ours ? what != BIRTH_EXIT || tid == ours : what != BIRTH_EXIT && by == 2)
+			stir(&w->vms[i], when_us);
 	}
 }
 
 static void everyone(struct watch *w)
 {
-	for (size_t i = 0; i < w->n; i++) {
-		if (!w->vms[i].stir)
-			w->vms[i].stir_us = 0;
-		w->vms[i].stir = true;
-	}
+	for (size_t i = 0; i < w->n; i++)
+		stir(&w->vms[i], 0);
 }
 
 static size_t alive(const struct watch *w)
@@ -196,11 +197,12 @@ static void loop(struct watch *w)
 			everyone(w);
 		}
 		for (size_t i = 0; i < w->n; i++) {
-			bool stir = w->vms[i].stir;
+			struct watched *v = &w->vms[i];
+			bool stirred = v->stir;
 
-			w->vms[i].stir = false;
-			if (stir && !w->vms[i].ended)
-				look(&w->vms[i], w->vms[i].stir_us);
+			v->stir = false;
+			if (stirred && !v->ended)
+				look(v, v->stir_us);
 		}
 	}
 }

@@ -370,13 +370,11 @@ static void trace_budget(const struct budget *b, const uint64_t credit[PAIR_MEMB
 
 	if (log_level() < LOG_TRACE)
 		return;
-	log_trace(
-	    "VM round %llu left %llu K credit %lld K | vTPM round %llu left %llu K credit "
-	    "%lld K | %.0f MB/s",
-	    (unsigned long long)vm->round, (unsigned long long)vm->remaining >> 10,
-	    (long long)credit[PAIR_VM] >> 10, (unsigned long long)vtpm->round,
-	    (unsigned long long)vtpm->remaining >> 10, (long long)credit[PAIR_VTPM] >> 10,
-	    b->bandwidth / 1e6);
+	log_trace("VM round %llu left %llu K credit %lld K | vTPM round %llu left %llu K credit %lld K | %.0f MB/s",
+		  (unsigned long long)vm->round, (unsigned long long)vm->remaining >> 10,
+		  (long long)credit[PAIR_VM] >> 10, (unsigned long long)vtpm->round,
+		  (unsigned long long)vtpm->remaining >> 10, (long long)credit[PAIR_VTPM] >> 10,
+		  b->bandwidth / 1e6);
 }
 
 static bool one_stopped(struct send *s)

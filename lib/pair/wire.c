@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -24,16 +23,13 @@
 #define OUT_HIGH (512u << 10)	     /* stop taking in while so much waits for the connection */
 #define IN_HIGH (1u << 20)	     /* stop reading the connection while a member is so far behind */
 #define UNSENT_LOW (256 << 10)	     /* bytes that TCP holds beyond what is on its way */
-/* How wide the link is: bytes acknowledged in so much time that it was busy, and at least so
- * many. */
+/* How wide the link is: bytes acknowledged in so much time that it was busy, and at least so many. */
 #define WINDOW_US 12000
 #define WINDOW_BYTES (512u << 10)
-/* How fast batches are packed, and what is left of them: by so many, and tried again so long
- * after. */
+/* What packing a batch costs and spares: by so many of them, and tried again so long after. */
 #define TRY_BATCHES 8
 #define RETRY_US 250000
-/* Packing takes processor time that the guests may want: so much of the link's time must one
- * second of it save. */
+/* Packing takes processor time that the guests may want: so much of the link's time must a second of it save. */
 #define PACK_GAIN 0.2
 #define PACK_KEEP 0.05
 #define MESSAGE_MAX (256u << 10)
@@ -65,6 +61,7 @@ struct carried {
 /* Both measured over and over; 0: not known. */
 struct pace {
 	bool packing, kept;	      /* now; and not only on trial */
+	uint64_t looked_us;	      /* at the link, which costs a system call */
 	struct carried since;	      /* where the measurement of the link under way began */
 	double link_rate;	      /* bytes/us that the link takes */
 	unsigned batches;	      /* of the trial under way */
@@ -84,8 +81,8 @@ struct wire {
 	bool may_pack;
 	struct pace pace;
 	uint64_t sent; /* bytes given to the connection */
-	uint64_t behind_us,
-	    behind_since_us; /* while more waited than it took; 0: nothing waits now */
+	uint64_t behind_us;	  /* while more waited than it took */
+	uint64_t behind_since_us; /* 0: nothing waits now */
 
 	pthread_t thread;
 	pthread_mutex_t lock; /* over what follows and the lanes' flags and counters */
@@ -243,17 +240,14 @@ static int carried_by(struct wire *w, struct carried *c)
 	return 0;
 }
 
-static void note_behind(struct wire *w)
+static void note_behind(struct wire *w, uint64_t now)
 {
-	uint64_t now = units_now_us();
-
 	if (w->behind_since_us)
 		w->behind_us += now - w->behind_since_us;
 	w->behind_since_us = bytes_size(&w->out) ? now : 0;
 }
 
-/* Slowly: after a rest a link may take a burst at many times its rate, and memory is not the
- * same all over. */
+/* Slowly: after a rest a link may take a burst at many times its rate, and memory is not the same all over. */
 static void blend(double *known, double seen)
 {
 	*known = *known > 0 ? *known + (seen - *known) / 8 : seen;
@@ -272,8 +266,8 @@ static void measure_link(struct wire *w)
 	      (double)(now.bytes - p->since.bytes) / (double)(now.us - p->since.us));
 	p->since = now;
 }
-/* A second of packing is so many seconds of the link; a narrow one has much of it, a wide one
- * has not. */
+
+/* A second of packing is so many seconds of the link: much of a narrow one, little of a wide one. */
 static double saved_by_packing(const struct pace *p)
 {
 	double link_us = (double)((int64_t)p->raw - (int64_t)p->packed) / p->link_rate;
@@ -281,26 +275,37 @@ static double saved_by_packing(const struct pace *p)
 	return link_us * 1e3 / (double)(p->cpu_ns ? p->cpu_ns : 1);
 }
 
-static void decide_packing(struct wire *w)
+static void decide_packing(struct wire *w, uint64_t now)
 {
 	struct pace *p = &w->pace;
 	bool kept = p->kept;
 
 	if (!p->packing) {
-		p->packing = p->link_rate > 0 && units_now_us() - p->tried_us > RETRY_US;
+		p->packing = p->link_rate > 0 && now - p->tried_us > RETRY_US;
 		return;
 	}
 	if (p->batches < TRY_BATCHES)
 		return;
 	blend(&p->saved, saved_by_packing(p));
 	p->kept = p->packing = p->saved > (kept ? PACK_KEEP : PACK_GAIN);
-	p->tried_us = units_now_us();
+	p->tried_us = now;
 	p->batches = 0;
 	p->raw = p->packed = p->cpu_ns = 0;
 	if (p->kept != kept)
-		log_trace(
-		    "%s: the link takes %.0f MB/s, and a second of packing saves it %.2f s",
-		    p->kept ? "pack" : "no longer pack", p->link_rate, p->saved);
+		log_trace("%s: the link takes %.0f MB/s, and a second of packing saves it %.2f s",
+			  p->kept ? "pack" : "no longer pack", p->link_rate, p->saved);
+}
+
+static void keep_pace(struct wire *w)
+{
+	uint64_t now = units_now_us();
+
+	note_behind(w, now);
+	if (now - w->pace.looked_us >= WINDOW_US) { /* it was not busy for longer than that */
+		w->pace.looked_us = now;
+		measure_link(w);
+	}
+	decide_packing(w, now);
 }
 
 static uint64_t own_cpu_ns(void)
@@ -557,11 +562,8 @@ static int one_round(struct wire *w, struct err *err)
 		rc = keep_alive(w, r.listening, err);
 	if (!rc)
 		rc = flush_out(w);
-	if (w->may_pack) {
-		note_behind(w);
-		measure_link(w);
-		decide_packing(w);
-	}
+	if (w->may_pack)
+		keep_pace(w);
 	if (rc && !err->code)
 		err_set(err, rc, "write stream: %s", net_conn_why(w->conn));
 	return rc;
@@ -644,8 +646,7 @@ int wire_start(struct net_conn *conn, const struct wire_conf *conf, struct wire 
 	init_locks(w);
 	w->conn = conn;
 	w->conf = *conf;
-	/* Within a host there is no link, and both ends would pack and unpack on the same
-	 * processors. */
+	/* Within a host there is no link, and both ends would pack and unpack on the same processors. */
 	w->may_pack = conf->compress && !net_within_host(net_conn_fd(conn));
 	w->mux = mux_new(conf->zstd_level, conf->compress);
 	w->demux = demux_new(&events, w);

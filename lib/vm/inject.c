@@ -28,7 +28,7 @@
 
 /*
  * What threads execute; written into the zeros between the end of a program's code and the end of
- * its last page. Each stub is a system call and what must come after it if nobody is there
+ * its last page. Each snippet is a system call and what must come after it if nobody is there
  * any more. The tracer's own way never gets beyond the `syscall`: at its exit stop the thread
  * gets its own registers back.
  *
@@ -39,7 +39,7 @@
 #define FRAME 512
 #define FRAME_WORDS 10 /* rdi rsi rdx r10 r8 r9 rcx r11 rax rip, then the call's data */
 #define FRAME_DATA (FRAME_WORDS * 8)
-_Static_assert(FRAME - FRAME_DATA == 432, "the stubs' ret");
+_Static_assert(FRAME - FRAME_DATA == 432, "the snippets' ret");
 _Static_assert(FRAME_DATA + INJECT_DATA_MAX <= FRAME - 128, "the data stays out of the red zone");
 
 #define GO_BACK                                                                                \
@@ -66,7 +66,7 @@ __asm__(".pushsection .rodata\n"
 extern const char inject_code[], inject_code_clone[], inject_code_helper[], inject_code_end[],
 	inject_code_limit[];
 
-enum stub { STUB_CALL, STUB_CLONE, STUB_HELPER, STUB_END };
+enum snippet { SNIPPET_CALL, SNIPPET_CLONE, SNIPPET_HELPER, SNIPPET_END };
 #define CODE_MAX 128
 #define GUARDED_MAX 4096
 
@@ -88,12 +88,12 @@ struct inject {
 	int guard_fd; /* tells it of threads; its end is our death */
 };
 
-static unsigned long stub_address(const struct inject *in, enum stub stub)
+static unsigned long snippet_address(const struct inject *in, enum snippet snippet)
 {
 	static const char *const at[] = {inject_code, inject_code_clone, inject_code_helper,
 					 inject_code_end};
 
-	return in->code + ((uintptr_t)at[stub] - (uintptr_t)inject_code);
+	return in->code + ((uintptr_t)at[snippet] - (uintptr_t)inject_code);
 }
 
 static size_t code_size(void)
@@ -332,7 +332,7 @@ static bool has_shadow_stack(pid_t pid)
 	return found;
 }
 
-/* The exec'd file is 64 bit: the stubs and the numbers of system calls are. */
+/* The exec'd file is 64 bit: the snippets and the numbers of system calls are. */
 static bool is_64bit(pid_t pid)
 {
 	unsigned char ident[EI_NIDENT] = {0};
@@ -509,7 +509,7 @@ static void set_call(struct inject_thread *t, struct user_regs_struct *r)
 	r->orig_rax = -1ul; /* nothing to restart */
 	if (!t->helper)
 		r->rsp = frame;
-	r->rip = stub_address(t->session, t->stub);
+	r->rip = snippet_address(t->session, t->snippet);
 }
 
 static int begin_call(struct inject_thread *t)
@@ -545,7 +545,7 @@ int inject_call(struct inject_thread *t, long nr, const long args[6], int data_a
 	t->data_size = data_arg < 0 ? 0 : size;
 	if (t->data_size)
 		memcpy(t->data, data, t->data_size);
-	t->stub = t->helper ? STUB_HELPER : STUB_CALL;
+	t->snippet = t->helper ? SNIPPET_HELPER : SNIPPET_CALL;
 	rc = begin_call(t);
 	return rc ? gone(t, rc, err, "inject into") : 0;
 }
@@ -767,7 +767,7 @@ static int spawn_one(struct inject_thread *t, struct inject_thread **helper, str
 	t->call[1] = flags;
 	t->data_arg = -1;
 	t->data_size = 0;
-	t->stub = STUB_CLONE;
+	t->snippet = SNIPPET_CLONE;
 	t->result = 0;
 	rc = begin_call(t);
 	if (rc)
@@ -822,7 +822,7 @@ static void end_helper(struct inject_thread *t)
 	struct user_regs_struct r = t->own;
 
 	r.orig_rax = -1ul;
-	r.rip = stub_address(t->session, STUB_END);
+	r.rip = snippet_address(t->session, SNIPPET_END);
 	ptrace(PTRACE_SETREGS, t->tid, 0, &r);
 	ptrace(PTRACE_CONT, t->tid, 0, 0);
 	t->state = INJECT_RUNNING;
@@ -873,36 +873,40 @@ static void see_its_end(const struct inject_thread *t)
 {
 	int status;
 
-	while (errno == ESRCH && waitpid(t->tid, &status, __WALL) == t->tid &&
-	       WIFSTOPPED(status))
-		errno = ESRCH;
+	while (waitpid(t->tid, &status, __WALL) == t->tid && WIFSTOPPED(status))
+		;
+}
+
+/* An interrupted call restarts on the way out of this very stop, or, after calls of ours, out of one more. */
+static int to_its_own_way(struct inject_thread *t)
+{
+	int status, rc;
+
+	if (!t->inside || !was_interrupted(&t->own))
+		return ptrace(PTRACE_SETREGS, t->tid, 0, &t->own) ? -errno : 0;
+	rc = go_back(t);
+	if (rc)
+		return rc;
+	while (waitpid(t->tid, &status, __WALL) == t->tid && WIFSTOPPED(status) &&
+	       status >> 16 != PTRACE_EVENT_STOP) {
+		ptrace(PTRACE_INTERRUPT, t->tid, 0, 0);
+		ptrace(PTRACE_CONT, t->tid, 0, WSTOPSIG(status) & 0x80 ? 0 : WSTOPSIG(status));
+	}
+	return 0;
 }
 
 static void let_go(struct inject_thread *t)
 {
-	int status;
+	int rc;
 
 	if (t->state == INJECT_RUNNING && !inject_stop(t, NULL))
 		stand_still(t);
 	if (t->state != INJECT_STOPPED)
 		return; /* our own end lets it go, too */
-	/* An interrupted call restarts on the way out of this very stop, or, after calls of ours,
-	 * out of one more. */
-	if (t->inside && was_interrupted(&t->own)) {
-		if (go_back(t)) {
-			see_its_end(t);
-			return;
-		}
-		while (waitpid(t->tid, &status, __WALL) == t->tid && WIFSTOPPED(status) &&
-		       status >> 16 != PTRACE_EVENT_STOP) {
-			ptrace(PTRACE_INTERRUPT, t->tid, 0, 0);
-			ptrace(PTRACE_CONT, t->tid, 0, WSTOPSIG(status) & 0x80 ? 0 : WSTOPSIG(status));
-		}
-	} else if (ptrace(PTRACE_SETREGS, t->tid, 0, &t->own)) {
-		see_its_end(t);
-		return;
-	}
-	if (ptrace(PTRACE_DETACH, t->tid, 0, 0))
+	rc = to_its_own_way(t);
+	if (!rc && ptrace(PTRACE_DETACH, t->tid, 0, 0))
+		rc = -errno;
+	if (rc == -ESRCH)
 		see_its_end(t);
 }
 

@@ -60,7 +60,7 @@ struct inject_thread {
 	bool inside;  /* past the call's entry */
 	bool put_off; /* a signal came first */
 	bool suspended; /* by SIGSTOP and the like, as is all of its process */
-	int stub;
+	int snippet;
 };
 
 /*

@@ -11,21 +11,12 @@ bats_load_library bats-assert
 
 setup_file() {
 	cd "$BATS_TEST_DIRNAME/../.." || return
-	export got=$BATS_FILE_TMPDIR/got
-	mkdir -p "$got"
-	tests/lab/run kvm --kernel "${LAB_HOST_KERNEL:-6.12}" --timeout 500 --boot-timeout 240 --out "$got" -- tests/bats/helpers/pincore-in-lab "$got" >"$got/log" 2>&1 3>&- || {
-		tail -n 50 "$got/log" >&3
-		return 1
-	}
+	. tests/bats/helpers/pincore.bash
+	in_lab pincore-in-lab 500 --kernel "${LAB_HOST_KERNEL:-6.12}"
 }
 
 setup() {
-	got=$BATS_FILE_TMPDIR/got
-}
-
-# summary FILE EXPRESSION: of the last line
-summary() {
-	run -0 jq -es ".[-1] | $2" "$got/$1"
+	. "$BATS_TEST_DIRNAME/helpers/pincore.bash"
 }
 
 # bats test_tags=lab

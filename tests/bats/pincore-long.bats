@@ -9,20 +9,12 @@ bats_load_library bats-assert
 
 setup_file() {
 	cd "$BATS_TEST_DIRNAME/../.." || return
-	export got=$BATS_FILE_TMPDIR/got
-	mkdir -p "$got"
-	tests/lab/run kvm --cpus 4 --timeout 900 --boot-timeout 240 --out "$got" -- tests/bats/helpers/pincore-minute "$got" >"$got/log" 2>&1 3>&- || {
-		tail -n 50 "$got/log" >&3
-		return 1
-	}
+	. tests/bats/helpers/pincore.bash
+	in_lab pincore-minute 900 --cpus 4
 }
 
 setup() {
-	got=$BATS_FILE_TMPDIR/got
-}
-
-summary() { # FILE EXPRESSION
-	run -0 jq -es ".[-1] | $2" "$got/$1"
+	. "$BATS_TEST_DIRNAME/helpers/pincore.bash"
 }
 
 @test "lab: a minute unpinned, and they move; a minute pinned, and none does" {

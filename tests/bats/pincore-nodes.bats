@@ -9,17 +9,17 @@ bats_load_library bats-assert
 
 setup_file() {
 	cd "$BATS_TEST_DIRNAME/../.." || return
-	export got=$BATS_FILE_TMPDIR/got
-	mkdir -p "$got"
-	tests/lab/run kvm --cpus 8 --nodes 2 --timeout 300 --boot-timeout 240 --out "$got" -- tests/bats/helpers/pincore-nodes "$got" >"$got/log" 2>&1 3>&- || {
-		tail -n 50 "$got/log" >&3
-		return 1
-	}
+	. tests/bats/helpers/pincore.bash
+	in_lab pincore-nodes 300 --cpus 8 --nodes 2
+}
+
+setup() {
+	. "$BATS_TEST_DIRNAME/helpers/pincore.bash"
 }
 
 # cpus FILE ROLE: one a line
 cpus() {
-	jq -r --arg role "$2" 'select(.role == $role) | .cpus' "$BATS_FILE_TMPDIR/got/$1"
+	jq -r --arg role "$2" 'select(.role == $role) | .cpus' "$got/$1"
 }
 
 @test "lab: each VM is put on the node where its memory is, and all of it" {

@@ -868,12 +868,14 @@ static void patch_scheduler_for_good(void)
 
 static void start_other_cpus(void)
 {
-	char path[64];
-	int fd;
+	for (int cpu = 1;; cpu++) {
+		char path[64];
+		int fd;
 
-	for (int cpu = 1; snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu),
-		 (fd = open(path, O_WRONLY | O_CLOEXEC)) >= 0;
-	     cpu++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0)
+			return; /* that was the last */
 		if (write(fd, "1", 1) != 1)
 			fail(4, "%s: %s", path, strerror(errno));
 		close(fd);

@@ -610,16 +610,16 @@ static void test_refusals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_registers_and_signals),
-	    cmocka_unit_test(test_data),
-	    cmocka_unit_test(test_interrupted_call),
-	    cmocka_unit_test(test_helpers),
-	    cmocka_unit_test(test_tracer_killed),
-	    cmocka_unit_test(test_interrupt),
-	    cmocka_unit_test(test_guard),
-	    cmocka_unit_test(test_suspended),
-	    cmocka_unit_test(test_victim_killed),
-	    cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_registers_and_signals),
+		cmocka_unit_test(test_data),
+		cmocka_unit_test(test_interrupted_call),
+		cmocka_unit_test(test_helpers),
+		cmocka_unit_test(test_tracer_killed),
+		cmocka_unit_test(test_interrupt),
+		cmocka_unit_test(test_guard),
+		cmocka_unit_test(test_suspended),
+		cmocka_unit_test(test_victim_killed),
+		cmocka_unit_test(test_refusals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

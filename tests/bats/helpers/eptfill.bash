@@ -6,7 +6,7 @@
 lab_parts() { # NAME MEM TIMEOUT PART…
 	local name=$1 mem=$2 timeout=$3
 	shift 3
-	LAB_AGAIN=2 tests/lab/run kvm --mem "$mem" --timeout "$timeout" --out "$seen/$name" -- \
+	tests/lab/run kvm --mem "$mem" --timeout "$timeout" --out "$seen/$name" -- \
 		tests/bats/helpers/eptfill-lab "$seen/$name" "${size}M" "$@" 3>&-
 }
 
