@@ -3,6 +3,9 @@
 #include "cardshare.h"
 
 #include <gcrypt.h>
+#include <string.h>
+
+#include "card/worker.h"
 
 static const struct cli_verb verbs[] = {
 	{"serve", "[VM=ADDRESS]...", "Share cards with VMs.", serve_opts, serve_run},
@@ -30,5 +33,8 @@ static const struct cli_tool tool = {
 
 int main(int argc, char **argv)
 {
+	/* Nobody types it: `serve` starts itself so, for a card in a process of its own. */
+	if (argc > 1 && !strcmp(argv[1], "card-worker"))
+		return card_worker_main(argc - 2, argv + 2);
 	return cli_main(&tool, argc, argv);
 }

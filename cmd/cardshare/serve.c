@@ -15,12 +15,13 @@
 static struct serve_opts {
 	const char *config, *card, *store, *control, *spin;
 	uint64_t shared_region, memory;
-	uint32_t vsock_port;
+	uint32_t vsock_port, workers;
 } o;
 
 const struct cli_opt serve_opts[] = {
 	{'c', "config", CLI_STRING, &o.config, "FILE", "cards and VMs (" CONFIG_FILE ")"},
-	{0, "card", CLI_STRING, &o.card, "DRIVER", "without a file: the card, soft, null or slow:RATE (soft)"},
+	{0, "card", CLI_STRING, &o.card, "DRIVER", "without a file: the card, soft, null, slow:RATE or sdf:LIB (soft)"},
+	{0, "workers", CLI_U32, &o.workers, "N", "without a file: processes that compute; 0: the daemon itself (0)"},
 	{0, "store", CLI_STRING, &o.store, "DIR", "without a file: where the soft card's keys are"},
 	{0, "control", CLI_STRING, &o.control, "PATH", "socket of 'cardshare stat' (" CARDD_RUN_DIR "/control)"},
 	{0, "spin", CLI_STRING, &o.spin, "TIME", "poll so long before sleeping (measured)"},
@@ -67,8 +68,8 @@ static int from_words(struct cardd_conf *c, int argc, char **argv, struct err *e
 	char text[512];
 	int rc;
 
-	snprintf(text, sizeof(text), "[card card]\ndriver = %s\n%s%s\n", o.card ? o.card : "soft",
-		 o.store ? "store = " : "", o.store ? o.store : "");
+	snprintf(text, sizeof(text), "[card card]\ndriver = %s\nworkers = %u\n%s%s\n", o.card ? o.card : "soft",
+		 o.workers, o.store ? "store = " : "", o.store ? o.store : "");
 	rc = cardd_conf_parse(c, "--card", text, err);
 	for (int i = 0; !rc && i < argc; i++)
 		rc = add_vm(c, argv[i], err);
@@ -138,8 +139,8 @@ int serve_run(int argc, char **argv)
 
 	if (argc && o.config)
 		return cli_usage_error("--config and VM=ADDRESS: one or the other");
-	if (!argc && (o.card || o.store || o.memory))
-		return cli_usage_error("--card, --store and --memory go with VM=ADDRESS; a file says it itself");
+	if (!argc && (o.card || o.store || o.memory || o.workers))
+		return cli_usage_error("--card, --workers, --store and --memory go with VM=ADDRESS; a file says it itself");
 	cardd_conf_init(&c);
 	rc = load(&w, &c, &err);
 	if (rc) {

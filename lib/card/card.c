@@ -7,9 +7,7 @@
 
 #include "card/drivers.h"
 
-
-
-const struct card_driver *const card_drivers[] = {&card_soft, &card_null, &card_slow, NULL};
+const struct card_driver *const card_drivers[] = {&card_soft, &card_null, &card_slow, &card_sdf, NULL};
 
 const char *const card_right_names[8] = {"sign",   "verify", "encrypt", "decrypt",
 					 "export", "wrap",   "unwrap",  "agree"};
@@ -57,26 +55,33 @@ unsigned card_rights_needed(const struct card_request *rq)
 	}
 }
 
+const struct card_driver *card_driver_of(const char *spec)
+{
+	size_t n = strcspn(spec, ":");
+
+	for (const struct card_driver *const *d = card_drivers; *d; d++)
+		if (strlen((*d)->name) == n && !strncmp((*d)->name, spec, n))
+			return *d;
+	return NULL;
+}
+
 int card_open(const struct card_conf *conf, struct card **out, struct err *err)
 {
-	size_t n = strcspn(conf->spec, ":");
+	const struct card_driver *driver = card_driver_of(conf->spec);
+	struct card_conf full = *conf;
+	int rc;
 
-	for (const struct card_driver *const *d = card_drivers; *d; d++) {
-		struct card_conf full = *conf;
-		int rc;
-
-		if (strlen((*d)->name) != n || strncmp((*d)->name, conf->spec, n) != 0)
-			continue;
-		full.arg = conf->spec[n] ? conf->spec + n + 1 : "";
-		rc = (*d)->open(&full, out, err);
-		if (rc)
-			return rc;
-		(*out)->driver = *d;
-		snprintf((*out)->name, sizeof((*out)->name), "%s", conf->name);
-		return 0;
-	}
-	return err_set(err, -EINVAL, "open card %s: '%.64s' is no kind of card (soft, null, slow:RATE)",
-		       conf->name, conf->spec);
+	if (!driver)
+		return err_set(err, -EINVAL, "open card %s: '%.64s' is no kind of card (soft, null, slow:RATE, sdf:LIB)",
+			       conf->name, conf->spec);
+	full.arg = strchrnul(conf->spec, ':');
+	full.arg += *full.arg == ':';
+	rc = driver->open(&full, out, err);
+	if (rc)
+		return rc;
+	(*out)->driver = driver;
+	snprintf((*out)->name, sizeof((*out)->name), "%s", conf->name);
+	return 0;
 }
 
 void card_close(struct card *card)

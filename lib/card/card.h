@@ -7,6 +7,8 @@
 #ifndef CARD_CARD_H
 #define CARD_CARD_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 #include "card/protocol.h"
 
@@ -75,10 +77,12 @@ struct card_info {
 };
 
 #define CARD_PENDING UINT32_MAX /* of run: the answer comes by reap */
+#define CARD_NOT_BEGUN (UINT32_MAX - 1) /* of run or reap: the card is away, and saw nothing of this call */
 
 struct card_driver {
 	const char *name; /* "soft", before the ':' of a spec */
 	const char *help; /* one line */
+	bool apart;	  /* foreign code: a daemon has it in a worker process only (card/worker.h) */
 	int (*open)(const struct card_conf *conf, struct card **out, struct err *err);
 	void (*close)(struct card *card);
 	void (*info)(struct card *card, struct card_info *info);
@@ -99,8 +103,11 @@ struct card {
 
 extern const struct card_driver *const card_drivers[]; /* NULL-terminated */
 
-/* By conf->spec: "soft", "null", "slow:20M", "sdf:/path/lib.so". -EINVAL, -ENOSYS, or the driver's, with @err. */
+/* By conf->spec: "soft", "null", "slow:20M", "sdf:/path/lib.so"; in this process. -EINVAL or the driver's, with @err. */
 int card_open(const struct card_conf *conf, struct card **out, struct err *err);
 void card_close(struct card *card); /* NULL is fine */
+
+/* The driver of a spec, NULL: there is none. */
+const struct card_driver *card_driver_of(const char *spec);
 
 #endif

@@ -359,7 +359,10 @@ static int cook(struct card_client *c, struct card_way *way, const struct recipe
 	return 0;
 }
 
-/* Sessions, their rights and keys, as they were. What cannot be made again stays lost. */
+/*
+ * Sessions, their rights and keys, as they were. What cannot be made again stays lost. A card that is away is
+ * waited for as a daemon is: -EAGAIN.
+ */
 static int restore(struct card_client *c, struct card_way *way)
 {
 	struct handle_entry *e;
@@ -374,6 +377,8 @@ static int restore(struct card_client *c, struct card_way *way)
 			continue;
 		if (exchange(c, way, &rq, NULL, NULL, &reply, NULL))
 			return -ENOTCONN;
+		if (reply.an.status == SDR_HARDFAIL)
+			return -EAGAIN;
 		s->server = reply.an.status ? 0 : reply.an.object;
 		for (const struct recipe *r = s->recipes; r && s->server; r = r->next)
 			if (cook(c, way, r, s->server, &ignored))
@@ -529,14 +534,15 @@ static int reconnect(struct card_client *c)
 
 /*
  * The answer says that the link, or the card behind it, is not what it was: the request is kept for
- * the next, once.
+ * the next; once, if a card may have had it.
  */
 static bool is_for_the_next(const struct card_client *c, struct card_io *io, const struct card_answer *an)
 {
 	bool stale = an->status == SDR_COMMFAIL && an->epoch != c->hello.epoch;
-	bool broken = an->status == SDR_HARDFAIL && c->hello.cards > 1;
+	bool broken = an->status == SDR_HARDFAIL; /* another card takes over, or the same comes back */
+	bool unseen = stale && !an->epoch;	  /* no card did anything for it yet */
 
-	return io && (stale || broken) && !io->tries++ && !c->opts.no_reconnect &&
+	return io && (stale || broken) && (unseen || !io->tries++) && !c->opts.no_reconnect &&
 	       card_request_replays(&io->rq);
 }
 

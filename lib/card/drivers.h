@@ -4,6 +4,6 @@
 
 #include "card/card.h"
 
-extern const struct card_driver card_soft, card_null, card_slow;
+extern const struct card_driver card_soft, card_null, card_slow, card_sdf;
 
 #endif

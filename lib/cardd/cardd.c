@@ -15,13 +15,13 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "card/worker.h"
 #include "cardd/inside.h"
 #include "cardd/loop.h"
 #include "cardd/spin.h"
 #include "net/addr.h"
 
 #define BACKLOG 64
-#define CARD_RETRY_NS 2000000000u
 
 int cardd_listen(struct cardd *d, const struct net_addr *addr, struct err *err)
 {
@@ -46,7 +46,7 @@ static int open_card(struct cardd_card *c, struct err *err)
 				       .store = c->conf->store[0] ? c->conf->store : NULL,
 				       .store_key = c->conf->store_key[0] ? c->conf->store_key : NULL,
 				       .timeout_us = c->conf->timeout_us};
-	int rc = card_open(&conf, &c->card, err), fd;
+	int rc = c->conf->workers ? card_worker_open(&conf, &c->card, err) : card_open(&conf, &c->card, err), fd;
 
 	if (rc)
 		return rc;
@@ -65,15 +65,16 @@ static int open_card(struct cardd_card *c, struct err *err)
 
 static int open_cards(struct cardd *d, struct err *err)
 {
-	for (struct cardd_card_conf *conf = d->conf->cards; conf; conf = conf->next) {
-		struct cardd_card *c = &d->cards[d->card_count++];
-		int rc;
+	for (struct cardd_card_conf *conf = d->conf->cards; conf; conf = conf->next)
+		for (uint32_t i = 0; i < cardd_conf_opened(conf); i++) {
+			struct cardd_card *c = &d->cards[d->card_count++];
+			int rc;
 
-		*c = (struct cardd_card){.conf = conf, .d = d, .watch = {.fd = -1}};
-		rc = open_card(c, err);
-		if (rc)
-			return rc;
-	}
+			*c = (struct cardd_card){.conf = conf, .d = d, .watch = {.fd = -1}};
+			rc = open_card(c, err);
+			if (rc)
+				return rc;
+		}
 	return 0;
 }
 
@@ -86,18 +87,21 @@ static struct cardd_card *find_card(struct cardd *d, const char *name)
 }
 
 /* A card that says it is gone gets no more sessions; the others do. It is asked again now and then. */
+void card_look(struct cardd_card *c)
+{
+	int rc = c->card->driver->health ? c->card->driver->health(c->card) : 0;
+
+	if (rc && !c->failed)
+		log_error("card %s: it failed (%s): its sessions end", c->conf->name, strerror(-rc));
+	else if (!rc && c->failed)
+		log_note("card %s: it is back", c->conf->name);
+	c->failed = rc != 0;
+}
+
 void cards_tick(struct cardd *d)
 {
-	for (uint32_t i = 0; i < d->card_count; i++) {
-		struct cardd_card *c = &d->cards[i];
-		int rc = c->card->driver->health ? c->card->driver->health(c->card) : 0;
-
-		if (rc && !c->failed)
-			log_error("card %s: it failed (%s): its sessions end", c->conf->name, strerror(-rc));
-		else if (!rc && c->failed)
-			log_note("card %s: it is back", c->conf->name);
-		c->failed = rc != 0;
-	}
+	for (uint32_t i = 0; i < d->card_count; i++)
+		card_look(&d->cards[i]);
 }
 
 /* Ways in. */
@@ -222,12 +226,10 @@ static int apply_conf(struct cardd_vm *vm, struct cardd_vm_conf *conf)
 	vm->conf = conf;
 	vm->fair.weight = conf->weight;
 	vm->card_count = 0;
-	for (uint32_t i = 0; i < conf->card_count; i++) {
-		struct cardd_card *c = find_card(vm->d, conf->cards[i]);
-
-		if (c)
-			vm->cards[vm->card_count++] = c;
-	}
+	for (uint32_t i = 0; i < conf->card_count; i++)
+		for (uint32_t j = 0; j < vm->d->card_count && vm->card_count < CARDD_CARDS_MAX; j++)
+			if (!strcmp(vm->d->cards[j].conf->name, conf->cards[i]))
+				vm->cards[vm->card_count++] = &vm->d->cards[j];
 	fair_bucket_init(&vm->ops, conf->ops_rate, 0, now);
 	fair_bucket_init(&vm->bytes, conf->byte_rate, 0, now);
 	for (unsigned i = 0; i < CARD_CLASSES; i++)
@@ -337,7 +339,7 @@ static int start(struct cardd *d, struct err *err)
 	if (getrandom(&d->random, sizeof(d->random), 0) != sizeof(d->random))
 		return err_sys(err, -errno, "serve: random numbers");
 	/* An epoch of one run is not one of the next. */
-	d->last_epoch = (uint32_t)(d->random >> 32);
+	d->last_epoch = (uint32_t)(d->random >> 33); /* far from 0, which is none */
 	d->spin_ns = d->conf->spin_auto ? spin_measure() : d->conf->spin_us * 1000;
 	/* Keys and guests' data are in this memory: no core dump, no ptrace by others of its user. */
 	(void)prctl(PR_SET_DUMPABLE, 0);
@@ -427,11 +429,13 @@ static int same_cards(struct cardd *d, const struct cardd_conf *conf, struct err
 {
 	uint32_t n = 0;
 
-	for (const struct cardd_card_conf *c = conf->cards; c; c = c->next, n++) {
+	for (const struct cardd_card_conf *c = conf->cards; c; c = c->next) {
 		const struct cardd_card *now = find_card(d, c->name);
 
-		if (!now || strcmp(now->conf->spec, c->spec) != 0 || strcmp(now->conf->store, c->store) != 0)
+		if (!now || strcmp(now->conf->spec, c->spec) != 0 || strcmp(now->conf->store, c->store) != 0 ||
+		    now->conf->workers != c->workers)
 			return err_set(err, -EBUSY, "[card %s] is new or another: restart for that", c->name);
+		n += cardd_conf_opened(c);
 	}
 	return n == d->card_count ? 0 : err_set(err, -EBUSY, "a [card] is missing: restart for that");
 }

@@ -29,6 +29,7 @@ struct cardd_card_conf {
 	char name[CARD_NAME_MAX], spec[CARDD_PATH_MAX + 16];
 	char store[CARDD_PATH_MAX], store_key[CARDD_PATH_MAX];
 	uint64_t timeout_us;
+	uint32_t workers; /* processes that it is opened in, each a card by itself; 0: in the daemon */
 	struct cardd_card_conf *next;
 };
 
@@ -82,6 +83,8 @@ int cardd_conf_check(struct cardd_conf *c, const char *name, struct err *err);
 void cardd_conf_free(struct cardd_conf *c);
 struct cardd_vm_conf *cardd_conf_vm(struct cardd_conf *c, const char *name, bool make);
 struct cardd_card_conf *cardd_conf_card(struct cardd_conf *c, const char *name, bool make);
+/* How often it is opened: once, or once a worker. */
+uint32_t cardd_conf_opened(const struct cardd_card_conf *card);
 
 struct cardd;
 

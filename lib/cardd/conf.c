@@ -80,6 +80,11 @@ static int set_cid(void *to, const char *v)
 	return set_u32(to, v, 3, UINT32_MAX - 1);
 }
 
+static int set_workers(void *to, const char *v)
+{
+	return set_u32(to, v, 0, CARDD_CARDS_MAX);
+}
+
 static int set_port(void *to, const char *v)
 {
 	return set_u32(to, v, 1, UINT32_MAX - 1);
@@ -202,10 +207,11 @@ static const struct field daemon_fields[] = {
 };
 
 static const struct field card_fields[] = {
-	{"driver", "a kind of card (soft, null, slow:RATE)", set_spec, AT(cardd_card_conf, spec)},
+	{"driver", "a kind of card (soft, null, slow:RATE, sdf:LIB)", set_spec, AT(cardd_card_conf, spec)},
 	{"store", "an absolute path of at most 107 characters", set_path, AT(cardd_card_conf, store)},
 	{"store-key", "an absolute path of at most 107 characters", set_path, AT(cardd_card_conf, store_key)},
 	{"timeout", "a duration", set_time, AT(cardd_card_conf, timeout_us)},
+	{"workers", "0 to 16", set_workers, AT(cardd_card_conf, workers)},
 	{0},
 };
 
@@ -460,15 +466,40 @@ static int check_vm(struct cardd_conf *c, struct cardd_vm_conf *vm, const char *
 	return 0;
 }
 
+uint32_t cardd_conf_opened(const struct cardd_card_conf *card)
+{
+	return card->workers ? card->workers : 1;
+}
+
+/* Foreign code is never in the daemon; what answers by itself has nothing to gain from a process. */
+static int check_card(struct cardd_card_conf *card, const char *name, struct err *err)
+{
+	const struct card_driver *driver = card_driver_of(card->spec);
+
+	if (!card->spec[0])
+		return err_set(err, -EINVAL, "%s: [card %s]: its driver is missing", name, card->name);
+	if (!driver)
+		return 0; /* opening it tells more */
+	if (driver->apart && !card->workers)
+		card->workers = 1;
+	if (driver->reap && card->workers)
+		return err_set(err, -EINVAL, "%s: [card %s] workers: %s has no use for them", name, card->name,
+			       driver->name);
+	return 0;
+}
+
 int cardd_conf_check(struct cardd_conf *c, const char *name, struct err *err)
 {
-	unsigned cards = 0;
+	uint32_t cards = 0;
 
 	for (struct cardd_card_conf *card = c->cards; card; card = card->next) {
-		if (!card->spec[0])
-			return err_set(err, -EINVAL, "%s: [card %s]: its driver is missing", name, card->name);
-		if (++cards > CARDD_CARDS_MAX)
-			return err_set(err, -EINVAL, "%s: more than %d cards", name, CARDD_CARDS_MAX);
+		int rc = check_card(card, name, err);
+
+		if (rc)
+			return rc;
+		cards += cardd_conf_opened(card);
+		if (cards > CARDD_CARDS_MAX)
+			return err_set(err, -EINVAL, "%s: more than %d cards and workers", name, CARDD_CARDS_MAX);
 	}
 	if (!cards)
 		return err_set(err, -EINVAL, "%s: there is no [card NAME]", name);

@@ -284,7 +284,7 @@ static uint32_t ask_card(struct cardd_job *job)
 		return SDR_OPENSESSION;
 	s = e->thing;
 	if (s->card->failed)
-		return SDR_HARDFAIL;
+		return CARD_NOT_BEGUN;
 	if (rq->op == CARD_OP_DROP) {
 		status = settle_object(job, s);
 		if (!status)
@@ -461,7 +461,10 @@ static void finish(struct cardd_job *job, uint32_t status, uint64_t now)
 	job->an.magic = CARD_ANSWER_MAGIC;
 	job->an.op = job->rq.op;
 	job->an.status = status;
-	job->an.epoch = l->epoch;
+	/* No link has the epoch 0: the guest asks again, on the next. */
+	job->an.epoch = status == CARD_NOT_BEGUN ? 0 : l->epoch;
+	if (status == CARD_NOT_BEGUN)
+		job->an.status = status = SDR_COMMFAIL;
 	job->an.args_len = status == SDR_OK && info ? info->answer_args : 0;
 	job->an.data_len = status == SDR_OK ? job->call.out_len : 0;
 	job->an.card_ns = (uint32_t)(now - job->begun_ns);
@@ -572,5 +575,6 @@ void desk_card_ready(struct watch *w, uint32_t events)
 	(void)events;
 	while (c->card && (call = c->card->driver->reap(c->card, &status)))
 		reaped(c, call->user, status);
+	card_look(c);
 	unblock(c->d);
 }

@@ -39,7 +39,6 @@ struct cardd_card {
 	uint32_t pending, sessions;
 	uint64_t last_done_ns, usual_ns; /* asynchronous cards: what a call usually takes */
 	bool failed;
-	uint64_t retry_ns;
 	struct cardd *d;
 };
 
@@ -195,6 +194,9 @@ int cardd_listen(struct cardd *d, const struct net_addr *addr, struct err *err);
 void desk_serve(struct cardd *d, struct cardd_link *l);
 void desk_reset(struct cardd_link *l); /* sessions and objects go, a new epoch begins */
 void desk_card_ready(struct watch *w, uint32_t events);
+
+/* cardd.c: whether it is there; no session is given to one that is not. */
+void card_look(struct cardd_card *c);
 
 /* serve_stream.c, serve_ring.c, ivshmem.c */
 int stream_accept(struct cardd_vm *vm, int fd); /* takes @fd over */

@@ -595,6 +595,7 @@ static uint32_t auth_init(struct sdf_session *s, void *key, const struct auth *a
 	if (tag) {
 		args.tag_len = st->tag_len = tag_len;
 		memcpy(st->tag, tag, tag_len);
+		memcpy(args.tag, tag, tag_len); /* cards of the standard want it before the text */
 	}
 	status = auth_begin(s, st, k, a, &args, tag);
 	if (status != SDR_OK)
