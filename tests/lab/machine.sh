@@ -74,16 +74,23 @@ deadline_in() { # SECONDS
 	echo $(($(date +%s) + $1))
 }
 
-# Until the guest is READY.
-wait_ready() { # CONSOLE DEADLINE
+# Until the guest is READY; if it will not be, $word is why: what it said, or "slow".
+await_ready() { # CONSOLE DEADLINE
 	until word=$(grep -Eom1 '^READY|^lab: FAILED|Kernel panic' "$1" 2>/dev/null); do
 		[ "$(date +%s)" -lt "$2" ] || word=slow
 		[ -z "$word" ] || break
 		sleep 0.05
 	done
-	[ "$word" != READY ] || return 0
+	[ "$word" = READY ]
+}
+
+not_ready() { # CONSOLE
 	tail -n 5 "$1" "$dir/qemu.log" >&2 || true
 	stop_all
 	[ "$word" != slow ] || fail "$1: not READY in time"
 	fail "$1: the guest failed: $word"
+}
+
+wait_ready() { # CONSOLE DEADLINE
+	await_ready "$@" || not_ready "$1"
 }
