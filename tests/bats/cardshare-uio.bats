@@ -63,7 +63,7 @@ setup() {
 @test "lab: the UIO module is built for Debian's 6.1 and 6.12" {
 	for series in '6.1 cloud-amd64' '6.12 amd64'; do
 		# shellcheck disable=SC2086 # words
-		run -0 --separate-stderr "$BATS_TEST_DIRNAME/../lab/build-uio" $series
+		run -0 --separate-stderr "$BATS_TEST_DIRNAME/../lab/build-module" lib/patches/linux/uio $series
 		run -0 /sbin/modinfo -F vermagic "$output"
 		assert_output --regexp "^${series% *}\.[0-9.+-]*(deb[0-9]+-)?(cloud-)?amd64 SMP "
 	done
