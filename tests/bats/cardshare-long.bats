@@ -69,12 +69,13 @@ footprint() {
 
 # Descriptors as they were; memory not a megabyte more.
 same_footprint() { # BEFORE
-	local before=($1) now
+	local was now
+	read -ra was <<<"$1"
 	read -ra now <<<"$(footprint)"
-	echo "# before: ${before[*]}, now: ${now[*]} (KiB, descriptors)" >&3
+	echo "# before: ${was[*]}, now: ${now[*]} (KiB, descriptors)" >&3
 	assert_equal "${#now[@]}" 4
-	assert_equal "${now[1]} ${now[3]}" "${before[1]} ${before[3]}"
-	[ $((now[0] - before[0])) -lt 1024 ] && [ $((now[2] - before[2])) -lt 1024 ]
+	assert_equal "${now[1]} ${now[3]}" "${was[1]} ${was[3]}"
+	[ $((now[0] - was[0])) -lt 1024 ] && [ $((now[2] - was[2])) -lt 1024 ]
 }
 
 every_kind() { # DURATION ADDRESS…
