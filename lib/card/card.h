@@ -61,7 +61,7 @@ struct card_call {
 };
 
 struct card_conf {
-	const char *name;   /* [card NAME] */
+	const char *name;   /* [card NAME], for words */
 	const char *spec;   /* "DRIVER" or "DRIVER:ARG" */
 	const char *arg;    /* ARG, or ""; card_open sets it */
 	const char *store;  /* folder of its keys, NULL: none */

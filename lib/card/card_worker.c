@@ -42,7 +42,7 @@ struct asked {
 
 struct worker {
 	struct card card; /* first */
-	char name[CARD_NAME_MAX], spec[128], store[108], store_key[108];
+	char name[CARD_NAME_MAX + 4], spec[128], store[108], store_key[108];
 	struct worker_memory *memory;
 	int memory_fd, socket, timer, epoll;
 	enum worker_state state;
@@ -79,8 +79,7 @@ static void down(struct worker *w, const char *why)
 		return;
 	log_error("card %s: its worker %s: calls under way fail, another is started", w->name, why);
 	w->state = DOWN;
-	if (w->pid) /* health() may have seen its end before we heard of it */
-		kill(w->pid, SIGKILL);
+	kill(w->pid, SIGKILL); /* not waited for yet: it is no other's number */
 	reap_process(w);
 	close(w->socket); /* leaves epoll by it */
 	w->socket = -1;
@@ -344,7 +343,8 @@ static int worker_health(struct card *card)
 {
 	struct worker *w = (struct worker *)card;
 
-	reap_process(w);
+	if (w->state == DOWN)
+		reap_process(w);
 	if (w->state == DOWN && !w->pid && !w->count && units_now_ns() >= w->again_ns) {
 		int rc = start(w);
 

@@ -42,7 +42,7 @@ int cardd_listen(struct cardd *d, const struct net_addr *addr, struct err *err)
 /* Cards. */
 static int open_card(struct cardd_card *c, struct err *err)
 {
-	const struct card_conf conf = {.name = c->conf->name, .spec = c->conf->spec,
+	const struct card_conf conf = {.name = c->name, .spec = c->conf->spec,
 				       .store = c->conf->store[0] ? c->conf->store : NULL,
 				       .store_key = c->conf->store_key[0] ? c->conf->store_key : NULL,
 				       .timeout_us = c->conf->timeout_us};
@@ -57,7 +57,7 @@ static int open_card(struct cardd_card *c, struct err *err)
 	if (rc) {
 		card_close(c->card);
 		c->card = NULL;
-		return err_sys(err, rc, "card %s: epoll", c->conf->name);
+		return err_sys(err, rc, "card %s: epoll", c->name);
 	}
 	c->failed = false;
 	return 0;
@@ -71,6 +71,9 @@ static int open_cards(struct cardd *d, struct err *err)
 			int rc;
 
 			*c = (struct cardd_card){.conf = conf, .d = d, .watch = {.fd = -1}};
+			snprintf(c->name, sizeof(c->name), "%s", conf->name);
+			if (conf->workers > 1)
+				snprintf(c->name, sizeof(c->name), "%s.%u", conf->name, i + 1);
 			rc = open_card(c, err);
 			if (rc)
 				return rc;
@@ -92,9 +95,9 @@ void card_look(struct cardd_card *c)
 	int rc = c->card->driver->health ? c->card->driver->health(c->card) : 0;
 
 	if (rc && !c->failed)
-		log_error("card %s: it failed (%s): its sessions end", c->conf->name, strerror(-rc));
+		log_error("card %s: it failed (%s): its sessions end", c->name, strerror(-rc));
 	else if (!rc && c->failed)
-		log_note("card %s: it is back", c->conf->name);
+		log_note("card %s: it is back", c->name);
 	c->failed = rc != 0;
 }
 

@@ -31,7 +31,8 @@ struct watch {
 
 /* An open card, and how busy it is. */
 struct cardd_card {
-	struct card *card; /* NULL: it failed, and is tried again */
+	struct card *card;
+	char name[CARD_NAME_MAX + 4]; /* NAME, or NAME.N of several workers */
 	struct cardd_card_conf *conf;
 	struct card_info info;
 	struct watch watch; /* asynchronous cards */

@@ -18,7 +18,7 @@ static struct json_object *card_stat(const struct cardd_card *c)
 {
 	struct json_object *o = json_object_new_object();
 
-	add_text(o, "name", c->conf->name);
+	add_text(o, "name", c->name);
 	add_text(o, "driver", c->conf->spec);
 	add_text(o, "engine", c->info.engine);
 	add_text(o, "state", c->failed ? "failed" : "ok");

@@ -190,7 +190,7 @@ encrypt() { # TEXT of 16 characters
 		run -0 tail -n 1 "$dir/steady$n"
 		assert_output --regexp '^done [1-9][0-9]+ failed 0$'
 	done
-	run -0 jq -e '[.cards[].calls] | all(. > 0)' <(cardshare stat --control "$dir/near.control" --json)
+	run -0 jq -e '[.cards[].name] == ["soft.1", "soft.2"] and ([.cards[].calls] | all(. > 0))' <(cardshare stat --control "$dir/near.control" --json)
 }
 
 @test "the daemon's end, even by kill -9, is its workers' end" {
