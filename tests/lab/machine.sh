@@ -19,7 +19,7 @@ absolute() {
 boot_words() {
 	echo console=ttyS0 loglevel=2 panic=-1 mitigations=off cryptomgr.notests \
 		rcupdate.rcu_expedited=1 noreplace-smp no_timer_check pci=lastbus=0 \
-		audit=0 ipv6.disable=1 rootfstype=ramfs oops=panic
+		audit=0 ipv6.disable=1 rootfstype=ramfs
 }
 
 # Within a lab host KVM is known to work.
