@@ -16,8 +16,8 @@
 #include "cardd/loop.h"
 
 #define TURN_REQUESTS 64
-#define TURN_NS 50000u	/* so long may descriptors wait while rings are busy */
-#define EPOLL_NS 20000u /* and so long while everybody spins */
+#define TURN_NS 20000u	 /* so long is served before rings are looked at again: who asks seldom waits for one request */
+#define EPOLL_NS 100000u /* so long may descriptors wait while rings are busy: a look is a system call */
 #define TICK_NS 500000000u
 
 int watch_add(struct cardd *d, struct watch *w, int fd, uint32_t events,
