@@ -78,6 +78,7 @@ struct card_info {
 
 #define CARD_PENDING UINT32_MAX /* of run: the answer comes by reap */
 #define CARD_NOT_BEGUN (UINT32_MAX - 1) /* of run or reap: the card is away, and saw nothing of this call */
+#define CARD_LOST (UINT32_MAX - 2) /* of reap: the card went away in the middle of this call */
 
 struct card_driver {
 	const char *name; /* "soft", before the ':' of a spec */

@@ -238,7 +238,7 @@ static bool take_answer(struct worker *w, unsigned at, uint32_t *status)
 	struct worker_answer a = slot->answer; /* once: the worker could write on */
 
 	if (a.out_len > call->out_cap || a.out_len > CARD_DATA_MAX || a.out_args_len > CARD_ARGS_MAX ||
-	    a.status >= CARD_NOT_BEGUN || (a.made && (a.made_type < CARD_OBJ_KEY || a.made_type > CARD_OBJ_AGREEMENT)))
+	    a.status >= CARD_LOST || (a.made && (a.made_type < CARD_OBJ_KEY || a.made_type > CARD_OBJ_AGREEMENT)))
 		return false;
 	*status = a.status;
 	if (a.made) {
@@ -334,7 +334,7 @@ static struct card_call *worker_reap(struct card *card, uint32_t *status)
 	if (call || w->state != DOWN || !w->count)
 		return call;
 	/* It was at the first; it had not looked at the others. */
-	*status = w->guilty ? SDR_HARDFAIL : CARD_NOT_BEGUN;
+	*status = w->guilty ? CARD_LOST : CARD_NOT_BEGUN;
 	w->guilty = false;
 	return take_first(w);
 }

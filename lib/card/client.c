@@ -539,7 +539,8 @@ static int reconnect(struct card_client *c)
 static bool is_for_the_next(const struct card_client *c, struct card_io *io, const struct card_answer *an)
 {
 	bool stale = an->status == SDR_COMMFAIL && an->epoch != c->hello.epoch;
-	bool broken = an->status == SDR_HARDFAIL; /* another card takes over, or the same comes back */
+	/* another card takes over, or the same comes back with nothing of ours in it */
+	bool broken = an->status == SDR_HARDFAIL && (c->hello.cards > 1 || !an->epoch);
 	bool unseen = stale && !an->epoch;	  /* no card did anything for it yet */
 
 	return io && (stale || broken) && (unseen || !io->tries++) && !c->opts.no_reconnect &&

@@ -12,7 +12,7 @@
 /*
  * Open @conf's card in a worker process, which is this program with the words "card-worker NAME SPEC [STORE [KEY]]".
  * The card answers CARD_PENDING. When a call takes longer than conf->timeout_us, or the worker ends, the call that it
- * was at is answered by SDR_HARDFAIL, those behind it by CARD_NOT_BEGUN; health() fails until another is up.
+ * was at is answered by CARD_LOST, those behind it by CARD_NOT_BEGUN; health() fails until another is up.
  * -ETIMEDOUT, -EIO, or errno with @err, which is the worker's own words if it has any.
  */
 int card_worker_open(const struct card_conf *conf, struct card **out, struct err *err);

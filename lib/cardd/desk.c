@@ -454,6 +454,7 @@ static void finish(struct cardd_job *job, uint32_t status, uint64_t now)
 {
 	struct cardd_link *l = job->link;
 	const struct card_op_info *info = card_op_info(job->rq.op);
+	bool away = status == CARD_NOT_BEGUN || status == CARD_LOST;
 
 	if (job->card)
 		after_card(job, &status);
@@ -461,10 +462,11 @@ static void finish(struct cardd_job *job, uint32_t status, uint64_t now)
 	job->an.magic = CARD_ANSWER_MAGIC;
 	job->an.op = job->rq.op;
 	job->an.status = status;
-	/* No link has the epoch 0: the guest asks again, on the next. */
-	job->an.epoch = status == CARD_NOT_BEGUN ? 0 : l->epoch;
-	if (status == CARD_NOT_BEGUN)
-		job->an.status = status = SDR_COMMFAIL;
+	job->an.epoch = l->epoch;
+	if (away) { /* no link has the epoch 0: all that the guest had in that card is gone */
+		job->an.epoch = 0;
+		job->an.status = status = status == CARD_LOST ? SDR_HARDFAIL : SDR_COMMFAIL;
+	}
 	job->an.args_len = status == SDR_OK && info ? info->answer_args : 0;
 	job->an.data_len = status == SDR_OK ? job->call.out_len : 0;
 	job->an.card_ns = (uint32_t)(now - job->begun_ns);
