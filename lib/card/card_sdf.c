@@ -44,7 +44,7 @@ struct calls {
 };
 
 struct card_object {
-	void *session, *handle; /* session: its own, or NULL: the common one */
+	void *session, *handle; /* session: a stream's own; a key's is the common one */
 	struct card_object *key; /* of a cipher's stream: one more that holds it */
 	unsigned refs;
 	enum card_object_type type;
@@ -294,7 +294,7 @@ static void object_put(struct sdf *s, struct card_object *o)
 		return;
 	object_put(s, o->key);
 	if (o->type == CARD_OBJ_KEY && o->handle && s->c.DestroyKey)
-		s->c.DestroyKey(o->session ? o->session : s->session, o->handle);
+		s->c.DestroyKey(s->session, o->handle);
 	if (o->session)
 		s->c.CloseSession(o->session);
 	free(o->aad);
@@ -350,7 +350,6 @@ static ECCCipher *take_cipher(struct sdf *s, const struct card_call *call)
 
 	if (call->in_len < CIPHER_HEAD)
 		return NULL;
-	memcpy(s->scratch, call->in, call->in_len);
 	return c->L == call->in_len - CIPHER_HEAD ? c : NULL;
 }
 
@@ -409,8 +408,6 @@ static uint32_t key_take(struct sdf *s, struct card_call *call)
 	if (!o)
 		return SDR_NOBUFFER;
 	status = SDR_NOTSUPPORT;
-	if (!c)
-		memcpy(s->scratch, call->in, call->in_len);
 	if (c && s->c.ImportKeyWithISK_ECC)
 		status = (uint32_t)s->c.ImportKeyWithISK_ECC(s->session, index, c, &o->handle);
 	else if (w->by == CARD_WRAP_KEK && s->c.ImportKeyWithKEK)
@@ -474,7 +471,6 @@ static uint32_t agree(struct sdf *s, struct card_call *call)
 
 	if (a->own_id_len > call->in_len || a->peer_id_len > call->in_len - a->own_id_len || a->step > CARD_AGREE_FINISH)
 		return SDR_INARGERR;
-	memcpy(id, call->in, call->in_len);
 	memcpy(&pub, &a->pub, sizeof(pub));
 	memcpy(&tmp, &a->tmp, sizeof(tmp));
 	if (a->step == CARD_AGREE_FINISH)
@@ -731,7 +727,7 @@ static uint32_t aead_init(struct sdf *s, struct card_object *o)
 							o->aad_len, (unsigned)a->text_total));
 }
 
-static uint32_t aead_more(struct sdf *s, struct card_call *call, struct card_object *o, const uint8_t *data, uint32_t len)
+static uint32_t aead_more(struct sdf *s, struct card_call *call, struct card_object *o, uint8_t *data, uint32_t len)
 {
 	bool end = call->rq->phase & CARD_PHASE_END;
 	unsigned n = 0;
@@ -743,10 +739,8 @@ static uint32_t aead_more(struct sdf *s, struct card_call *call, struct card_obj
 		return SDR_NOBUFFER;
 	if (!o->begun && (len || end))
 		status = aead_init(s, o);
-	memcpy(s->scratch, data, len);
 	if (!status && len)
-		status = (uint32_t)(o->decrypt ? s->c.AuthDecUpdate : s->c.AuthEncUpdate)(o->session, s->scratch, len,
-											  call->out, &n);
+		status = (uint32_t)(o->decrypt ? s->c.AuthDecUpdate : s->c.AuthEncUpdate)(o->session, data, len, call->out, &n);
 	if (!status && n > call->out_cap)
 		status = SDR_HARDFAIL;
 	call->out_len = status ? 0 : n;
@@ -782,7 +776,7 @@ static uint32_t aead(struct sdf *s, struct card_call *call)
 	uint32_t status;
 
 	if (!(rq->phase & CARD_PHASE_BEGIN))
-		return aead_more(s, call, call->object, call->in, call->in_len);
+		return aead_more(s, call, call->object, s->scratch, call->in_len);
 	if (rq->key_kind != CARD_KEY_OBJECT)
 		return SDR_KEYTYPEERR;
 	if (a->nonce_len > sizeof(a->nonce) || a->tag_len > sizeof(a->tag) || a->aad_len > call->in_len)
@@ -794,7 +788,7 @@ static uint32_t aead(struct sdf *s, struct card_call *call)
 		return SDR_NOBUFFER;
 	status = aead_begin(s, call, o);
 	if (!status)
-		status = aead_more(s, call, o, call->in + a->aad_len, call->in_len - a->aad_len);
+		status = aead_more(s, call, o, s->scratch + a->aad_len, call->in_len - a->aad_len);
 	return keep(s, call, o, status);
 }
 
