@@ -355,6 +355,8 @@ static int cook(struct card_client *c, struct card_way *way, const struct recipe
 	rq.out_max = 0;
 	if (exchange(c, way, &rq, r->args, r->data, &reply, NULL))
 		return -ENOTCONN;
+	if (!reply.an.epoch) /* the card went away again: not what it says of this recipe */
+		return -EAGAIN;
 	*server = reply.an.status ? 0 : reply.an.object;
 	return 0;
 }
