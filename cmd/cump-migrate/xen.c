@@ -166,40 +166,61 @@ static bool restore_writes(xc_interface *xch, uint32_t domid, uint64_t gfn)
 	return false;
 }
 
-/* @n ≤ BATCH frames that are there. */
-static int digest_frames(const struct xen_domain *d, xc_interface *xch, xenforeignmemory_handle *fmem,
-			 const xen_pfn_t *gfn, size_t n, XXH3_state_t *state, struct err *err)
-{
-	int failed[BATCH];
-	uint8_t *map = n ? xenforeignmemory_map(fmem, d->domid, PROT_READ, n, gfn, failed) : NULL;
+struct digest {
+	const struct xen_domain *d;
+	xc_interface *xch;
+	xenforeignmemory_handle *fmem;
+	XXH3_state_t *state;
+	const struct xen_sent *sent;
+};
 
-	if (n && !map)
-		return err_sys(err, -errno, "map %zu pages of %s", n, d->name);
-	for (size_t i = 0; i < n; i++) {
-		/* Special pages are beyond all RAM; one question a page would be dear below. */
-		if (failed[i] || (gfn[i] >= 0xf0000 && restore_writes(xch, d->domid, gfn[i])))
-			continue;
-		XXH3_128bits_update(state, &gfn[i], sizeof(gfn[i]));
-		XXH3_128bits_update(state, map + i * PAGE, PAGE);
-	}
-	if (map)
-		xenforeignmemory_unmap(fmem, map, n);
-	return 0;
+/* The hash of a frame's content; of one that is not what was sent, as it is sent now. */
+static int hash_frame(const struct digest *g, uint64_t gfn, const uint8_t *data, uint64_t *hash, struct err *err)
+{
+	uint8_t now[PAGE]; /* who writes it without the log may do so again */
+
+	*hash = XXH3_64bits(data, PAGE);
+	if (!g->sent || gfn >= g->sent->frames || g->sent->hash[gfn] == *hash)
+		return 0;
+	memcpy(now, data, PAGE);
+	*hash = g->sent->hash[gfn] = XXH3_64bits(now, PAGE);
+	return g->sent->again(g->sent->ctx, gfn, now, err);
 }
 
-static int digest_all(const struct xen_domain *d, xc_interface *xch, xenforeignmemory_handle *fmem,
-		      uint64_t frames, XXH3_state_t *state, struct err *err)
+/* @n ≤ BATCH frames that are there. */
+static int digest_frames(const struct digest *g, const xen_pfn_t *gfn, size_t n, struct err *err)
+{
+	int failed[BATCH], rc = 0;
+	uint8_t *map = n ? xenforeignmemory_map(g->fmem, g->d->domid, PROT_READ, n, gfn, failed) : NULL;
+	uint64_t hash;
+
+	if (n && !map)
+		return err_sys(err, -errno, "map %zu pages of %s", n, g->d->name);
+	for (size_t i = 0; !rc && i < n; i++) {
+		/* Special pages are beyond all RAM; one question a page would be dear below. */
+		if (failed[i] || (gfn[i] >= 0xf0000 && restore_writes(g->xch, g->d->domid, gfn[i])))
+			continue;
+		rc = hash_frame(g, gfn[i], map + i * PAGE, &hash, err);
+		XXH3_128bits_update(g->state, &gfn[i], sizeof(gfn[i]));
+		XXH3_128bits_update(g->state, &hash, sizeof(hash));
+	}
+	if (map)
+		xenforeignmemory_unmap(g->fmem, map, n);
+	return rc;
+}
+
+static int digest_all(const struct digest *g, uint64_t frames, struct err *err)
 {
 	uint64_t *there = calloc(frames / 64 + 1, sizeof(*there));
 	xen_pfn_t gfn[BATCH];
 	size_t n = 0;
-	int rc = there ? xen_frames(xch, d->domid, frames, there, err) : -ENOMEM;
+	int rc = there ? xen_frames(g->xch, g->d->domid, frames, there, err) : -ENOMEM;
 
 	for (uint64_t w = 0; !rc && w <= frames / 64; w++) {
 		for (uint64_t bits = there[w]; bits; bits &= bits - 1)
 			gfn[n++] = w * 64 + (unsigned)__builtin_ctzll(bits);
 		if (n + 64 > BATCH || w == frames / 64) {
-			rc = digest_frames(d, xch, fmem, gfn, n, state, err);
+			rc = digest_frames(g, gfn, n, err);
 			n = 0;
 		}
 	}
@@ -207,33 +228,40 @@ static int digest_all(const struct xen_domain *d, xc_interface *xch, xenforeignm
 	return rc;
 }
 
-int xen_domain_digest(const struct xen_domain *d, char hex[65], struct err *err)
+int xen_domain_digest(const struct xen_domain *d, const struct xen_sent *sent, char hex[65], struct err *err)
 {
-	xc_interface *xch = d->verify ? xen_control(err) : NULL;
-	xenforeignmemory_handle *fmem = xch ? xenforeignmemory_open(NULL, 0) : NULL;
-	XXH3_state_t *state = XXH3_createState();
+	struct digest g = {.d = d, .sent = sent};
 	XXH128_hash_t hash;
 	xen_pfn_t pages = 0;
 	int rc = 0;
 
-	if (!d->verify || d->pv)
-		rc = -ENODATA;
-	else if (!fmem || !state || xc_domain_nr_gpfns(xch, d->domid, &pages) < 0)
+	if (d->pv)
+		return -ENODATA;
+	g.xch = xen_control(err);
+	g.fmem = g.xch ? xenforeignmemory_open(NULL, 0) : NULL;
+	g.state = XXH3_createState();
+	if (!g.fmem || !g.state || xc_domain_nr_gpfns(g.xch, d->domid, &pages) < 0)
 		rc = xen_error(err, -EIO, "read memory of %s", d->name);
 	if (!rc)
-		XXH3_128bits_reset(state);
+		XXH3_128bits_reset(g.state);
 	if (!rc)
-		rc = digest_all(d, xch, fmem, pages, state, err);
+		rc = digest_all(&g, pages, err);
 	if (!rc) {
-		hash = XXH3_128bits_digest(state);
+		hash = XXH3_128bits_digest(g.state);
 		snprintf(hex, 65, "%016llx%016llx", (unsigned long long)hash.high64,
 			 (unsigned long long)hash.low64);
 	}
-	XXH3_freeState(state);
-	if (fmem)
-		xenforeignmemory_close(fmem);
-	if (xch)
-		xc_interface_close(xch);
+	XXH3_freeState(g.state);
+	if (g.fmem)
+		xenforeignmemory_close(g.fmem);
+	if (g.xch)
+		xc_interface_close(g.xch);
 	return rc;
+}
+
+void xen_sent_note(struct xen_sent *sent, uint64_t gfn, const void *data)
+{
+	if (gfn < sent->frames)
+		sent->hash[gfn] = XXH3_64bits(data, PAGE);
 }
 #endif

@@ -14,7 +14,6 @@ struct xen_domain {
 	uint32_t domid; /* UINT32_MAX: none (yet) */
 	char uuid[37], name[64];
 	bool pv;     /* its page tables are the hypervisor's: memory is not ours to copy */
-	bool verify; /* compare the memory of both sides, page by page */
 };
 
 /* By its uuid, which a crash of ours does not change. -ESRCH: there is none. */
@@ -34,10 +33,24 @@ bool xen_domain_suspended(const struct xen_domain *d); /* by itself, when it was
 int xen_domain_destroy(const struct xen_domain *d, struct err *err); /* 0 also if it is gone */
 
 /*
- * XXH3-128 over all its frames that have content and their numbers, less those that a restore writes (xenstore,
- * console, ioreq pages), as hex. -ENODATA unless d->verify (it reads all of its memory), and of PV domains, whose
+ * What a stream has of a domain's frames, for --verify: XXH3-64 of each as it was last sent. Who is not the guest
+ * may write to it and no dirty log tells: Xen to the page that it shares with the guest, a backend to a ring that it has
+ * mapped. The guest makes both anew when it resumes, so Xen's own saver does not care; but pages are to be compared.
+ */
+struct xen_sent {
+	uint64_t *hash; /* by frame number; the owner's */
+	uint64_t frames;
+	/* Such a page, as it is now: to be sent again. Digests are over what was sent. */
+	int (*again)(void *ctx, uint64_t gfn, const void *data, struct err *err);
+	void *ctx;
+};
+void xen_sent_note(struct xen_sent *sent, uint64_t gfn, const void *data);
+
+/*
+ * XXH3-128 over the numbers of all frames that have content and the XXH3-64 of each, less those that a restore
+ * writes (xenstore, console, ioreq pages), as hex. @sent NULL: of what is there. -ENODATA of PV domains, whose
  * frames get other numbers.
  */
-int xen_domain_digest(const struct xen_domain *d, char hex[65], struct err *err);
+int xen_domain_digest(const struct xen_domain *d, const struct xen_sent *sent, char hex[65], struct err *err);
 #endif
 #endif

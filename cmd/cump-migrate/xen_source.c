@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/units.h"
 #include "cump/engine.h"
 #include "drivers.h"
@@ -46,6 +47,9 @@ struct source {
 	void *mapped;
 	size_t mapped_pages;
 	int theirs; /* the engine's end of the stream */
+	bool verify; /* compare the memory of both sides, page by page */
+	struct xen_sent sent;
+	char digest[65];
 	/* A PV domain is written by libxc, once it stands still. */
 	pthread_t saver;
 	bool saving; /* the thread is to be joined */
@@ -178,6 +182,16 @@ static int make_preface(struct source *s, struct json_object **preface, struct e
 	return rc;
 }
 
+static int send_again(void *ctx, uint64_t gfn, const void *data, struct err *err)
+{
+	struct cump_page page = {gfn, XEN_DOMCTL_PFINFO_NOTAB, data};
+	struct source *s = ctx;
+
+	log_verbose("%s: frame %#llx was written, and no log tells of it: sent again", s->d.name,
+		    (unsigned long long)gfn);
+	return xen_write_pages(s->theirs, &page, 1, err);
+}
+
 static int engine_state(void *ctx, enum cump_state which, const struct cump_sink *sink,
 			enum cump_member member, struct err *err)
 {
@@ -192,7 +206,9 @@ static int engine_state(void *ctx, enum cump_state which, const struct cump_sink
 			rc = xen_put_head(&b, s->xch, s->d.domid, preface, err);
 		json_object_put(preface);
 	} else {
-		rc = xen_put_tail(&b, s->xch, s->d.domid, err);
+		rc = s->verify ? xen_domain_digest(&s->d, &s->sent, s->digest, err) : 0;
+		if (!rc)
+			rc = xen_put_tail(&b, s->xch, s->d.domid, err);
 	}
 	if (!rc && !b.failed)
 		rc = sink->ops->state(sink->ctx, member, which, b.data, b.size, err);
@@ -216,14 +232,17 @@ static const struct cump_source_ops engine_source = {
 static int put_pages(void *ctx, enum cump_member member, const struct cump_page *page, size_t n,
 		     struct err *err)
 {
-	struct xen_pair *p = ctx;
+	struct source *s = ((struct xen_pair *)ctx)->member[member];
 	struct cump_page there[CUMP_BATCH];
 	size_t kept = 0;
 
 	for (size_t i = 0; i < n; i++)
 		if (xen_page_exists(page[i].type))
 			there[kept++] = page[i];
-	return kept ? xen_write_pages(p->member[member]->theirs, there, kept, err) : 0;
+	for (size_t i = 0; s->verify && i < kept; i++)
+		if (there[i].data)
+			xen_sent_note(&s->sent, there[i].gfn, there[i].data);
+	return kept ? xen_write_pages(s->theirs, there, kept, err) : 0;
 }
 
 static int put_state(void *ctx, enum cump_member member, enum cump_state which, const void *data, size_t n,
@@ -327,6 +346,9 @@ static int open_memory(struct source *s, struct err *err)
 	if (xc_domain_nr_gpfns(s->xch, s->d.domid, &pages) < 0)
 		return xen_error(err, -EIO, "ask for the memory of %s", s->d.name);
 	s->pages = pages;
+	s->sent = (struct xen_sent){.frames = pages, .again = send_again, .ctx = s};
+	if (s->verify && !(s->sent.hash = calloc(pages, sizeof(*s->sent.hash))))
+		return err_set(err, -ENOMEM, "remember what is sent of %s: out of memory", s->d.name);
 	s->fmem = xenforeignmemory_open(NULL, 0);
 	if (!s->fmem)
 		return err_sys(err, -errno, "open foreign memory");
@@ -346,6 +368,8 @@ static void close_memory(struct source *s)
 	if (s->fmem)
 		xenforeignmemory_close(s->fmem);
 	s->fmem = NULL;
+	free(s->sent.hash);
+	s->sent.hash = NULL;
 }
 
 static int log_dirty(struct source *s, bool on, struct err *err)
@@ -411,7 +435,7 @@ static int source_open(struct json_object *where, void **m, struct err *err)
 	}
 	if (cump_policy_parse(message_text(where, "policy"), &s->policy))
 		s->policy = CUMP_INDEPENDENT;
-	s->d.verify = json_object_object_get_ex(where, "verify", &v) && json_object_get_boolean(v);
+	s->verify = json_object_object_get_ex(where, "verify", &v) && json_object_get_boolean(v);
 	s->offline = json_object_object_get_ex(where, "offline", &v) && json_object_get_boolean(v);
 	s->was_running = json_object_object_get_ex(where, "running", &v) ? json_object_get_boolean(v)
 									  : xen_domain_runs(&s->d);
@@ -428,7 +452,7 @@ static struct json_object *source_where(void *m)
 	message_add(o, "uuid", s->d.uuid);
 	message_add(o, "policy", cump_policy_name(s->policy));
 	json_object_object_add(o, "running", json_object_new_boolean(s->was_running));
-	json_object_object_add(o, "verify", json_object_new_boolean(s->d.verify));
+	json_object_object_add(o, "verify", json_object_new_boolean(s->verify));
 	json_object_object_add(o, "offline", json_object_new_boolean(s->offline));
 	return o;
 }
@@ -657,7 +681,11 @@ static int source_finish(void *m, struct err *err)
 
 static int source_digest(void *m, char hex[65], struct err *err)
 {
-	return xen_domain_digest(&((struct source *)m)->d, hex, err);
+	struct source *s = m;
+
+	(void)err;
+	snprintf(hex, 65, "%s", s->digest);
+	return s->digest[0] ? 0 : -ENODATA;
 }
 
 static int source_resume(void *m, struct err *err)

@@ -120,8 +120,10 @@ int card_worker_main(int argc, char **argv)
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	closefrom(WORKER_MEMORY + 1);
 	self.memory = mmap(NULL, sizeof(*self.memory), PROT_READ | PROT_WRITE, MAP_SHARED, WORKER_MEMORY, 0);
-	if (self.memory == MAP_FAILED)
-		return EXIT_USAGE; /* somebody typed it */
+	if (self.memory == MAP_FAILED) {
+		fputs("cardshare: card-worker: only serve starts it (workers = N, or --workers N)\n", stderr);
+		return EXIT_USAGE;
+	}
 	close(WORKER_MEMORY);
 	if (card_open(&conf, &self.card, &err)) {
 		snprintf(self.memory->error, sizeof(self.memory->error), "%s", err.text);

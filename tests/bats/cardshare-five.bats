@@ -12,7 +12,7 @@ setup_file() {
 	local got=$BATS_FILE_TMPDIR/got
 	mkdir -p "$got"
 	tests/lab/card build
-	tests/lab/run kvm --mem 4G --timeout 1500 --boot-timeout 240 --out "$got" -- tests/bats/helpers/card-in-lab whole "$got" >"$got/log" 2>&1 3>&- || {
+	tests/lab/run kvm --cpus 1 --mem 4G --timeout 1500 --boot-timeout 240 --out "$got" -- tests/bats/helpers/card-in-lab whole "$got" >"$got/log" 2>&1 3>&- || {
 		tail -n 50 "$got/log" "$got"/boot.* "$got"/vectors.* >&3
 		return 1
 	}

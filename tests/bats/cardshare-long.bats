@@ -9,7 +9,7 @@ bats_load_library bats-assert
 
 # bats file_tags=long
 
-PATH=${O:-$BATS_TEST_DIRNAME/../../build}/bin:$PATH
+load helpers/cardshare
 
 setup() {
 	dir=$BATS_TEST_TMPDIR
@@ -43,20 +43,6 @@ setup() {
 teardown() {
 	kill "$daemon"
 	wait "$daemon" || true
-}
-
-stat_of() { # JQ-PROGRAM
-	cardshare stat --control "$dir/control" --json | jq -r "$1"
-}
-
-becomes() { # JQ-PROGRAM VALUE
-	local _
-	for _ in $(seq 1000); do
-		[ "$(stat_of "$1")" != "$2" ] || return 0
-		sleep 0.02
-	done
-	echo "$1 is $(stat_of "$1"), not $2" >&2
-	return 1
 }
 
 # Of the daemon and of its worker, in KiB and in descriptors.

@@ -9,7 +9,7 @@ bats_load_library bats-support
 bats_load_library bats-assert
 
 card=$BATS_TEST_DIRNAME/../lab/card
-PATH=${O:-$BATS_TEST_DIRNAME/../../build}/bin:$PATH
+load helpers/cardshare
 
 guest() { # NAME SOCKET
 	"$card" start "$1" "$dir" -chardev "socket,id=card,path=$dir/$2" \
@@ -18,19 +18,6 @@ guest() { # NAME SOCKET
 
 in_guest() { # NAME COMMAND
 	timeout 120 "$card" ctl "$1" "$dir" "sh $2"
-}
-
-stat_of() { # JQ-PROGRAM
-	cardshare stat --control "$dir/control" --json | jq -r "$1"
-}
-
-becomes() { # JQ-PROGRAM VALUE
-	local i=0
-	until [ "$(stat_of "$1")" = "$2" ]; do
-		i=$((i + 1))
-		[ $i -lt 1000 ] || return 1
-		sleep 0.02
-	done
 }
 
 setup_file() {

@@ -7,7 +7,7 @@ bats_require_minimum_version 1.8.0
 bats_load_library bats-support
 bats_load_library bats-assert
 
-PATH=${O:-$BATS_TEST_DIRNAME/../../build}/bin:$PATH
+load helpers/cardshare
 
 # serve [ARG]...: the daemon, with $dir/conf if nothing is said; returns when it is ready
 serve() {
@@ -22,23 +22,8 @@ serve() {
 	done
 }
 
-stat_of() { # JQ-PROGRAM
-	cardshare stat --control "$dir/control" --json | jq -r "$1"
-}
-
 count_of() { # fd|task
 	find "/proc/$daemon/$1" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l
-}
-
-# The loop's turn is not ours: ask until the answer is right, for twenty seconds.
-becomes() { # JQ-PROGRAM VALUE
-	local _
-	for _ in $(seq 1000); do
-		[ "$(stat_of "$1")" != "$2" ] || return 0
-		sleep 0.02
-	done
-	echo "$1 is $(stat_of "$1"), not $2" >&2
-	return 1
 }
 
 setup() {

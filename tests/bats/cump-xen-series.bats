@@ -32,9 +32,10 @@ of() { # KEY: of the pair's own, out of the report
 		start_receiver -v
 		policy=cump
 		[ $((nth % 4)) -lt 2 ] || policy=independent
-		move --verify --json --no-compress --policy $policy
+		move -v --verify --json --no-compress --policy $policy
 		[ "$status" = 0 ] || echo "# $stderr" >&3
 		assert_equal "$status" 0
+		few_unlogged
 		echo "# move $nth $policy: total $(of 'total_us / 1e6') s, downtime $(of 'downtime_us / 1e3') ms," \
 			"skew $(of 'stop_skew_us / 1e3') ms, rounds $(of vm.rounds), resent $(of "vm.resent_pages + .vtpm.resent_pages")" >&3
 		run cat "$d/receive.err"

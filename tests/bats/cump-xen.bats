@@ -34,9 +34,10 @@ number() { # KEY: out of the report
 	assert_only_at "$home" "$away"
 	on "$away" mkdir /tmp/c/streams
 	start_receiver -v --debug-streams /tmp/c/streams
-	move --verify --json --no-compress
+	move -v --verify --json --no-compress
 	echo "# $output" >&3
 	assert_equal "$status" 0
+	few_unlogged
 	assert_regex "$output" '"outcome":"done"'
 	# Every page of both, there as here, before it ran there.
 	run cat "$d/receive.err"

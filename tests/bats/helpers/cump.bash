@@ -59,8 +59,9 @@ gone() { # PID
 # Processes with a word of their command line below a folder; one look, for it is looked often.
 processes_of() { # DIR
 	local f
+	# shellcheck disable=SC2062 # those are files
 	# By a pattern from a file: grep's own command line must not bear it.
-	grep -slaF -f - /proc/[0-9]*/cmdline <<<"$1/" | while read -r f; do
+	grep -slaF --file=- /proc/[0-9]*/cmdline <<<"$1/" | while read -r f; do
 		f=${f#/proc/}
 		f=${f%/cmdline}
 		case $f in
