@@ -13,7 +13,7 @@ setup_file() {
 	local got=$BATS_FILE_TMPDIR/got
 	mkdir -p "$got"
 	tests/lab/card build
-	tests/lab/run kvm --timeout 500 --boot-timeout 240 --out "$got" -- tests/bats/helpers/card-in-lab short "$got" >"$got/log" 2>&1 3>&- || {
+	tests/lab/run kvm --cpus 1 --timeout 500 --boot-timeout 240 --out "$got" -- tests/bats/helpers/card-in-lab short "$got" >"$got/log" 2>&1 3>&- || {
 		tail -n 50 "$got/log" "$got"/hotplug "$got"/boot.* >&3
 		return 1
 	}
