@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
-# bats file_tags=lab,long
+# bats file_tags=lab
 # cardshare with guests on a real KVM: over vhost-vsock, and over ivshmem-doorbell whose device is unplugged under them. One boot
 # of a host, in setup_file; each test looks at a part of what helpers/card-in-lab did there.
 
