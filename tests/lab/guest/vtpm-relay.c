@@ -33,9 +33,11 @@
 #include <unistd.h>
 
 #define REPEAT_MS     4
+#define ANSWER_MS     400
 #define TPM_MAX	      4096 /* TPM_BUFSIZE of the kernel */
 #define TPM_HEAD      10   /* tag, length, command or response code; big-endian */
 #define TPM_RC_FAILURE 0x101
+#define TPM_RC_RETRY  0x922
 #define FRAME_MAGIC   UINT32_C(0x76747231) /* "vtr1" */
 
 enum { FRAME_COMMAND, FRAME_RESPONSE, FRAME_NO_SESSION, FRAME_HELLO };
@@ -119,6 +121,9 @@ static uint16_t port_number(const char *text)
 struct front {
 	int udp;
 	uint64_t session, seq;
+	struct frame out; /* the command that is under way */
+	size_t pending;	  /* its size, or 0 */
+	uint64_t begun_us;
 	uint64_t commands, repeats, longest_us;
 };
 
@@ -130,48 +135,82 @@ static void front_new_session(struct front *f)
 	f->seq = 0;
 }
 
-/* Have @command done exactly once and wait for its @response, however long it takes. */
-static size_t front_do(struct front *f, const uint8_t *command, size_t len, uint8_t *response)
+static void front_begin(struct front *f, const uint8_t *command, size_t len)
 {
-	struct frame out, in;
-	const uint64_t start = now_us();
-	uint64_t us;
+	frame_init(&f->out, FRAME_COMMAND, f->session, ++f->seq);
+	memcpy(f->out.tpm, command, len);
+	f->pending = len;
+	f->begun_us = now_us();
+	f->commands++;
+}
+
+/* The answer to what is pending: its size, or 0 if it is not this. */
+static size_t front_take(struct front *f, const struct frame *in, ssize_t n, uint8_t *response)
+{
+	uint64_t us = now_us() - f->begun_us;
+
+	if (frame_check(in, n) || be64toh(in->session) != f->session || be64toh(in->seq) != f->seq)
+		return 0;
+	if (be32toh(in->type) == FRAME_NO_SESSION) {
+		/* Another back end, or it began anew: nobody can tell whether the
+		 * command was done, so the caller is told that it failed. */
+		front_new_session(f);
+		return tpm_bare_response(response, TPM_RC_FAILURE);
+	}
+	n -= (ssize_t)FRAME_HEAD;
+	if (n < TPM_HEAD)
+		return 0;
+	if (us > f->longest_us)
+		f->longest_us = us;
+	memcpy(response, in->tpm, (size_t)n);
+	return (size_t)n;
+}
+
+/* Have what is pending done exactly once; the size of its @response, or 0: not within ANSWER_MS. */
+static size_t front_ask(struct front *f, uint8_t *response)
+{
+	const uint64_t until = now_us() + ANSWER_MS * 1000;
+	struct frame in;
+	size_t size;
 	ssize_t n;
 
-	frame_init(&out, FRAME_COMMAND, f->session, ++f->seq);
-	memcpy(out.tpm, command, len);
-	f->commands++;
-	for (;;) {
+	while (now_us() < until) {
 		struct pollfd p = { .fd = f->udp, .events = POLLIN };
 
 		/* A send that fails is a datagram lost: the peer may be away. */
-		(void)!send(f->udp, &out, FRAME_HEAD + len, 0);
+		(void)!send(f->udp, &f->out, FRAME_HEAD + f->pending, 0);
 		while (poll(&p, 1, REPEAT_MS) > 0) {
 			n = recv(f->udp, &in, sizeof(in), MSG_DONTWAIT);
 			if (n < 0 && errno != EAGAIN && errno != EINTR)
 				break; /* ECONNREFUSED: the back end is not up yet */
-			if (frame_check(&in, n) || be64toh(in.session) != f->session ||
-			    be64toh(in.seq) != f->seq)
-				continue;
-			if (be32toh(in.type) == FRAME_NO_SESSION) {
-				/* Another back end, or it began anew: nobody can tell whether the
-				 * command was done, so the caller is told that it failed. */
-				front_new_session(f);
-				return tpm_bare_response(response, TPM_RC_FAILURE);
+			size = front_take(f, &in, n, response);
+			if (size) {
+				f->pending = 0;
+				return size;
 			}
-			n -= (ssize_t)FRAME_HEAD;
-			if (n < TPM_HEAD)
-				continue;
-			us = now_us() - start;
-			if (us > f->longest_us)
-				f->longest_us = us;
-			memcpy(response, in.tpm, (size_t)n);
-			return (size_t)n;
 		}
 		if (p.revents && REPEAT_MS)
 			usleep(REPEAT_MS * 1000);
 		f->repeats++;
 	}
+	return 0;
+}
+
+/*
+ * The kernel waits 750 ms for most commands and then gives up, which a move of both guests can take. What a TPM
+ * that is busy answers, it asks again, for some seconds; so it is told that, and the answer is for who asks next.
+ */
+static size_t front_do(struct front *f, const uint8_t *command, size_t len, uint8_t *response)
+{
+	size_t size;
+
+	if (f->pending && (f->pending != len || memcmp(f->out.tpm, command, len) != 0))
+		while (!front_ask(f, response))
+			; /* given up by the kernel; but the back end must have had it before the next */
+	if (!f->pending)
+		front_begin(f, command, len);
+	size = front_ask(f, response);
+	return size ? size : tpm_bare_response(response, TPM_RC_RETRY);
 }
 
 /* Until the back end answers at all. The kernel gives a TPM up for good that does not answer
@@ -214,7 +253,7 @@ static int front(const char *address, const char *port)
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = port_number(port) };
 	const struct sigaction act = { .sa_handler = on_usr1 };
 	uint8_t command[TPM_MAX], response[TPM_MAX];
-	struct front f = { 0 };
+	static struct front f;
 	int tpm;
 
 	if (inet_pton(AF_INET, address, &to.sin_addr) != 1) {
