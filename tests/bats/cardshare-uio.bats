@@ -4,7 +4,7 @@
 # shellcheck disable=SC2016 # what the guest is to expand
 # How a guest's programs get hold of ivshmem-doorbell: by nobody's driver (polling), by the UIO module of lib/patches/linux/uio, by
 # vfio-pci as Debian has it, where there is an IOMMU. One guest with two devices. Under TCG; what unplugging does
-# afterwards is for cardshare-vsock.bats: QEMU 7.2 without KVM leaves handlers of descriptors that it closed.
+# afterwards is for cardshare-kvm.bats: QEMU 7.2 without KVM leaves handlers of descriptors that it closed.
 
 bats_require_minimum_version 1.8.0
 bats_load_library bats-support
