@@ -427,6 +427,10 @@ static int source_open(struct json_object *where, void **m, struct err *err)
 	s->theirs = -1;
 	s->is_vtpm = !strcmp(message_text(where, "role"), "vtpm");
 	rc = xen_domain_find(message_text(where, "uuid"), &s->d, err);
+	if (rc == -ESRCH) { /* destroyed, and we died before we noted it: each operation says what that means */
+		snprintf(s->d.name, sizeof(s->d.name), "%s", s->d.uuid);
+		rc = 0;
+	}
 	if (!rc && !(s->xch = xen_control(err)))
 		rc = err ? err->code : -ENODEV;
 	if (rc) {
