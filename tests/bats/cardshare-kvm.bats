@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
-# bats file_tags=lab
+# bats file_tags=lab,long
 # cardshare with five stock guests on a real KVM at once, two over vhost-vsock, three over ivshmem-doorbell, whose device is
 # unplugged under one. One boot of a host, in setup_file; each test looks at a part of what helpers/card-in-lab did there.
 

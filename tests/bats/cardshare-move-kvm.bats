@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
-# bats file_tags=lab
+# bats file_tags=lab,long
 # Guests that compute on a card are migrated by QEMU to another host, with another daemon and another store of the same keys: over
 # vhost-vsock as they are; over ivshmem-doorbell by unplugging, moving and plugging in. helpers/card-moves says how.
 

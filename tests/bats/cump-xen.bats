@@ -5,7 +5,7 @@
 bats_require_minimum_version 1.8.0
 load helpers/cump-xen
 
-# bats file_tags=lab
+# bats file_tags=lab,long
 
 setup_file() {
 	# Its PCRs prove that the TPM's state has moved; cump-xen-series.bats has a sequence.
@@ -73,7 +73,6 @@ refused() { # STATUS TEXT
 	assert_settled
 }
 
-# bats test_tags=long
 @test "a wrong pair, another Xen, a name that is taken, too little memory: refused, and nothing moves" {
 	start_receiver
 	pair=(--vm xen:pair-vtpm --vtpm xen:pair)
@@ -112,7 +111,6 @@ refused() { # STATUS TEXT
 	assert_settled
 }
 
-# bats test_tags=long
 @test "cancelled in its first rounds, and when it could have started there: both run on at the source" {
 	start_receiver
 	for step in send:started send:prepared; do
@@ -130,7 +128,6 @@ recovers() {
 	[ "$status" = 0 ]
 }
 
-# bats test_tags=long
 @test "the sender is killed with both suspended; the receiver with both restored; the sender after the decision" {
 	receive_options=(--silence 3s)
 	start_receiver
@@ -164,7 +161,6 @@ recovers() {
 	assert_output --partial "lost 0 wrong 0"
 }
 
-# bats test_tags=long
 @test "a guest that dirties faster than the link: the round limit ends it, beyond the budget; and off line" {
 	new_pair --rate 0
 	where_is_it
@@ -190,7 +186,6 @@ recovers() {
 	assert_output --partial "lost 0 wrong 0"
 }
 
-# bats test_tags=long
 @test "PV domains: refused while they run, moved off line" {
 	new_pair --type pv
 	where_is_it

@@ -88,3 +88,20 @@ guest_on_kvm() {
 	assert_line -n 0 --partial 6.1.
 	assert_line -n $((${#lines[@]} - 1)) 0
 }
+
+# bats test_tags=long
+@test "a host whose CPUs stand still is taken for lost, and its command begun anew in another" {
+	local out=$BATS_TEST_TMPDIR/out rc=0 run
+	mkdir "$out"
+	LAB_AGAIN=1 tests/lab/run kvm --out "$out" -- sh -c '[ ! -e "$1/up" ] || exit 7; touch "$1/up"; sleep 300' sh "$out" 3>&- &
+	run=$!
+	until [ -e "$out/up" ]; do
+		kill -0 $run
+		read -rt 0.1 _ <><(:) || true
+	done
+	for pid in $(pgrep -f "id=out,path=$out,"); do
+		[ "$(cat "/proc/$pid/comm")" != qemu-system-x86 ] || kill -STOP "$pid"
+	done
+	wait $run || rc=$?
+	assert_equal $rc 7
+}
