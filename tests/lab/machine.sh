@@ -94,3 +94,8 @@ not_ready() { # CONSOLE
 wait_ready() { # CONSOLE DEADLINE
 	await_ready "$@" || not_ready "$1"
 }
+
+# An initramfs for a guest of this host: what heals stale breakpoints goes in front of it.
+guest_initramfs() { # INITRAMFS
+	cat "$lab/../lab-host/$(uname -r | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')/guest.cpio" "$1"
+}
