@@ -15,8 +15,11 @@
 #define PATIENCE_US 500000 /* from one's standing still, or the question, to the other's; it grows: hosts are busy */
 #define PATIENCE_MAX_US 4000000
 #define AGAIN_US 150000	   /* a guest that is still at its last attempt does not see the question */
+/* Linux tries to freeze its processes for pm_freeze_timeout, 20 s unless told otherwise. */
+#define LATE_US 20000000
 #define PAUSE_US 40000	   /* for what was in flight to be answered */
-#define LOOK_MS 20	   /* Xen tells of a domain's end by a watch; this is for what a watch may miss */
+#define LOOK_MS 2	   /* xenstore's watch tells late of a domain's end: when it was is asked of Xen */
+#define ASK_MS 20	   /* between two looks into xenstore */
 
 struct suspend {
 	libxl_ctx *ctx;
@@ -39,16 +42,42 @@ bool xen_suspended(libxl_ctx *ctx, uint32_t domid)
 	return yes;
 }
 
+static bool late(const struct suspend *s)
+{
+	return units_now_us() > s->until_us;
+}
+
 /* ---- the question: xenstore's control/shutdown, which the guest empties when it takes it up ---- */
 
-static int write_node(const struct suspend *s, unsigned i, const char *text, struct err *err)
+static bool put_node(const struct suspend *s, xs_transaction_t t, unsigned i, const char *text)
 {
 	char path[80];
 
 	snprintf(path, sizeof(path), "/local/domain/%u/control/shutdown", s->domid[i]);
-	if (xs_write(s->xs, XBT_NULL, path, text, (unsigned)strlen(text)))
+	return xs_write(s->xs, t, path, text, (unsigned)strlen(text));
+}
+
+static int write_node(const struct suspend *s, unsigned i, const char *text, struct err *err)
+{
+	if (put_node(s, XBT_NULL, i, text))
 		return 0;
-	return err_sys(err, -errno, "suspend domain %u: write %s", s->domid[i], path);
+	return err_sys(err, -errno, "suspend domain %u: write to xenstore", s->domid[i]);
+}
+
+/* Of all but @but, in one transaction, so that their watches go off together. */
+static int write_nodes(const struct suspend *s, unsigned but, const char *text, struct err *err)
+{
+	bool ok, done;
+
+	do {
+		xs_transaction_t t = xs_transaction_start(s->xs);
+
+		ok = t != XBT_NULL;
+		for (unsigned i = 0; ok && i < s->n; i++)
+			ok = i == but || put_node(s, t, i, text);
+		done = t != XBT_NULL && xs_transaction_end(s->xs, t, !ok);
+	} while (ok && !done && errno == EAGAIN && !late(s));
+	return ok && done ? 0 : err_sys(err, -errno, "suspend %u domains: write to xenstore", s->n);
 }
 
 static bool taken_up(const struct suspend *s, unsigned i)
@@ -64,34 +93,34 @@ static bool taken_up(const struct suspend *s, unsigned i)
 
 /* ---- waiting ---- */
 
-static void wait_for_watch(const struct suspend *s)
+static void wait_for_watch(const struct suspend *s, int ms)
 {
 	struct pollfd p = {xs_fileno(s->xs), POLLIN, 0};
 	char **event;
 
-	poll(&p, 1, LOOK_MS);
+	poll(&p, 1, ms);
 	while ((event = xs_check_watch(s->xs)))
 		free(event);
 }
 
-/* How many stand still. The question is taken back at once: it would come up again when they run on. */
+/* How many stand still. Nothing else is done here: what delays the second look is taken for skew. */
 static unsigned look(const struct suspend *s)
 {
 	unsigned still = 0;
 
 	for (unsigned i = 0; i < s->n; i++) {
-		if (!s->when_us[i] && xen_suspended(s->ctx, s->domid[i])) {
+		if (!s->when_us[i] && xen_suspended(s->ctx, s->domid[i]))
 			s->when_us[i] = units_realtime_us();
-			write_node(s, i, "", NULL);
-		}
 		still += s->when_us[i] != 0;
 	}
 	return still;
 }
 
-static bool late(const struct suspend *s)
+/* It would come up again when they run on. */
+static void take_question_back(const struct suspend *s)
 {
-	return units_now_us() > s->until_us;
+	for (unsigned i = 0; i < s->n; i++)
+		write_node(s, i, "", NULL);
 }
 
 static void let_run(const struct suspend *s, uint64_t us)
@@ -99,7 +128,7 @@ static void let_run(const struct suspend *s, uint64_t us)
 	uint64_t until = units_now_us() + us;
 
 	while (units_now_us() < until)
-		wait_for_watch(s);
+		wait_for_watch(s, ASK_MS);
 }
 
 /* ---- an attempt ---- */
@@ -118,14 +147,11 @@ static int ask(const struct suspend *s, unsigned first, bool again, struct err *
 			rc = write_node(s, first, "suspend", err);
 			asked = units_now_us();
 		}
-		wait_for_watch(s);
+		wait_for_watch(s, ASK_MS);
 		if (taken_up(s, first) || xen_suspended(s->ctx, s->domid[first]))
 			break;
 	}
-	for (unsigned i = 0; !rc && i < s->n; i++)
-		if (!again || i != first)
-			rc = write_node(s, i, "suspend", err);
-	return rc;
+	return rc ? rc : write_nodes(s, again ? first : s->n, "suspend", err);
 }
 
 static bool attempt(const struct suspend *s, uint64_t patience_us)
@@ -134,7 +160,7 @@ static bool attempt(const struct suspend *s, uint64_t patience_us)
 	unsigned still = 0, now;
 
 	while (units_now_us() - since < patience_us) {
-		wait_for_watch(s);
+		wait_for_watch(s, LOOK_MS);
 		now = look(s);
 		if (now == s->n)
 			return true;
@@ -150,10 +176,10 @@ static int take_back(const struct suspend *s, unsigned *failed, struct err *err)
 {
 	int rc = 0;
 
+	take_question_back(s);
 	for (unsigned i = 0; i < s->n; i++) {
 		if (!s->when_us[i]) {
 			*failed = i;
-			write_node(s, i, "", NULL);
 			continue;
 		}
 		s->when_us[i] = 0;
@@ -161,6 +187,20 @@ static int take_back(const struct suspend *s, unsigned *failed, struct err *err)
 			rc = xen_error(err, -EIO, "resume domain %u", s->domid[i]);
 	}
 	return rc;
+}
+
+/* Who has taken the question up may stand still long after it was taken back, and nobody would wake it. */
+static void resume_latecomer(const struct suspend *s, unsigned i)
+{
+	uint64_t until = units_now_us() + LATE_US;
+	bool still = false;
+
+	while (!still && units_now_us() < until) {
+		wait_for_watch(s, ASK_MS);
+		still = xen_suspended(s->ctx, s->domid[i]);
+	}
+	if (still && libxl_domain_resume(s->ctx, s->domid[i], 1, NULL))
+		log_error("domain %u stands still, and could not be resumed", s->domid[i]);
 }
 
 static int suspend_all(const struct suspend *s, struct err *err)
@@ -171,17 +211,21 @@ static int suspend_all(const struct suspend *s, struct err *err)
 
 	for (unsigned tries = 0;; tries++) {
 		rc = ask(s, failed, tries > 0, err);
-		if (!rc && attempt(s, patience_us))
+		if (!rc && attempt(s, patience_us)) {
+			take_question_back(s);
 			return 0;
+		}
 		patience_us += patience_us / 2;
 		if (patience_us > PATIENCE_MAX_US)
 			patience_us = PATIENCE_MAX_US;
 		if (take_back(s, &failed, rc ? NULL : err) || rc)
 			return rc ? rc : err ? err->code : -EIO;
 		log_verbose("domain %u could not suspend while the other stood still: again", s->domid[failed]);
-		if (late(s))
+		if (late(s)) {
+			resume_latecomer(s, failed);
 			return err_set(err, -ETIMEDOUT, "suspend domain %u: it did not, asked %u times (does "
 				       "it wait for what never comes?)", s->domid[failed], tries + 1);
+		}
 		let_run(s, PAUSE_US);
 	}
 }

@@ -47,7 +47,8 @@ of() { # KEY: of the pair's own, out of the report
 		assert_only_at "$home" "$from"
 		assert_settled
 	done
-	run -0 ctl vm stop-test
+	run ctl vm stop-test
 	echo "# vtpmtest: $output" >&3
+	assert_success
 	assert_output --partial "lost 0 wrong 0"
 }
