@@ -4,18 +4,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-#define TOO_EARLY_NS 20000
 
 struct device {
 	struct tpm tpm;
-	int fd;
+	int fd, epoll;
 	bool stale; /* the answer of an abandoned command is still to come */
 };
 
@@ -42,14 +39,29 @@ static const char *way_out(int error)
 }
 
 /*
- * Non-blocking, so that a command which the kernel still waits for can be timed by us
- * (drivers/char/tpm/tpm-dev-common.c: the command is then executed by a worker).
+ * drivers/char/tpm/tpm-dev-common.c: non-blocking, a command is executed by a worker, under a mutex that poll() and
+ * read() take, too: who comes too early waits there for its end, beyond any time of ours, and his machine cannot suspend
+ * meanwhile. An edge of epoll comes when the worker is done, and only then is the file asked.
  */
+static int await_edges(int fd)
+{
+	struct epoll_event in = {.events = EPOLLIN | EPOLLET};
+	int epoll = epoll_create1(EPOLL_CLOEXEC), rc;
+
+	if (epoll < 0)
+		return -errno;
+	if (!epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &in))
+		return epoll;
+	rc = errno == EPERM ? -ENOTTY : -errno; /* EPERM: a file for which nobody need wait */
+	close(epoll);
+	return rc;
+}
+
 static int device_open(const char *target, int timeout_ms, struct tpm **tpm, struct err *err)
 {
 	struct device *d;
 	struct stat st;
-	int fd;
+	int fd, epoll;
 
 	(void)timeout_ms;
 	fd = open(target, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
@@ -61,17 +73,21 @@ static int device_open(const char *target, int timeout_ms, struct tpm **tpm, str
 				       target);
 		return err_set(err, rc, "open %s: %s%s", target, strerror(-rc), way_out(-rc));
 	}
-	if (fstat(fd, &st) || !S_ISCHR(st.st_mode)) {
+	epoll = fstat(fd, &st) || !S_ISCHR(st.st_mode) ? -ENOTTY : await_edges(fd);
+	if (epoll < 0) {
 		close(fd);
-		return err_set(err, -ENOTTY, "open %s: not a device", target);
+		return epoll == -ENOTTY ? err_set(err, epoll, "open %s: not a TPM device", target)
+					: err_sys(err, epoll, "open %s", target);
 	}
 	d = calloc(1, sizeof(*d));
 	if (!d) {
+		close(epoll);
 		close(fd);
 		return err_sys(err, -ENOMEM, "open %s", target);
 	}
 	d->tpm.ops = &tpm_device;
 	d->fd = fd;
+	d->epoll = epoll;
 	*tpm = &d->tpm;
 	return 0;
 }
@@ -80,6 +96,7 @@ static void device_close(struct tpm *tpm)
 {
 	struct device *d = (struct device *)tpm;
 
+	close(d->epoll);
 	close(d->fd);
 	free(d);
 }
@@ -87,10 +104,10 @@ static void device_close(struct tpm *tpm)
 /* Take away the answer that nobody waits for any more; -EBUSY: it has not come yet. */
 static int drain(struct device *d)
 {
-	struct pollfd p = {.fd = d->fd, .events = POLLIN};
 	uint8_t waste[TPM_BUF_MAX];
+	struct epoll_event e;
 
-	if (poll(&p, 1, 0) < 1)
+	if (epoll_wait(d->epoll, &e, 1, 0) < 1)
 		return -EBUSY;
 	if (read(d->fd, waste, sizeof(waste)) < 0 && (errno == EAGAIN || errno == EBUSY))
 		return -EBUSY;
@@ -120,22 +137,18 @@ static int device_send(struct tpm *tpm, const uint8_t *cmd, size_t n)
 static int device_receive(struct tpm *tpm, uint8_t *buf, int timeout_ms)
 {
 	struct device *d = (struct device *)tpm;
-	struct pollfd p = {.fd = d->fd, .events = POLLIN};
+	struct epoll_event e;
 	ssize_t n;
 
-	if (poll(&p, 1, timeout_ms) < 1)
+	if (epoll_wait(d->epoll, &e, 1, timeout_ms) < 1)
 		return -EAGAIN;
 	n = read(d->fd, buf, TPM_BUF_MAX);
+	if (n > 0)
+		return (int)n;
 	if (n < 0)
 		return errno == EINTR ? -EAGAIN : -errno;
-	if (n)
-		return (int)n;
-	/* POLLHUP or POLLERR of a device that went away reads as nothing for ever. */
-	if (p.revents & (POLLHUP | POLLERR))
-		return -ENODEV;
-	/* The kernel says "readable" before its worker has taken the command up. */
-	nanosleep(&(struct timespec){.tv_nsec = TOO_EARLY_NS}, NULL);
-	return -EAGAIN;
+	/* A device that went away reads as nothing for ever. */
+	return e.events & (EPOLLHUP | EPOLLERR) ? -ENODEV : -EAGAIN;
 }
 
 static bool device_abandon(struct tpm *tpm)

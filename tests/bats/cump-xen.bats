@@ -111,6 +111,26 @@ refused() { # STATUS TEXT
 	assert_settled
 }
 
+# With xen-tpmfront, nobody who waits for a TPM can be frozen; and here it never answers.
+@test "a guest that cannot suspend, as it waits for its TPM: asked again and again, then both run on at the source" {
+	ctl vm stop-test
+	ctl vm 'sh echo N >/sys/module/vtpm_front/parameters/freezable; echo 400 >/sys/power/pm_freeze_timeout'
+	ctl vtpm 'sh killall -STOP swtpm'
+	# TPM2_GetRandom, by who waits in the kernel.
+	ctl vm 'sh (printf "\200\1\0\0\0\14\0\0\1\173\0\10" >&6; dd bs=64 count=1 <&6) 6<>/dev/tpm0 >/run/asked 2>/dev/null & true'
+	start_receiver
+	move --no-compress
+	assert_equal "$status" 124
+	assert_regex "$stderr" "it did not, asked [0-9]+ times"
+	assert_only_at "$home" "$away"
+	assert_settled
+	assert_equal "$(ctl vm 'sh wc -c </run/asked')" 0
+	ctl vtpm 'sh killall -CONT swtpm'
+	ctl vm 'sh until [ -s /run/asked ]; do usleep 10000; done'
+	ctl vm 'sh echo Y >/sys/module/vtpm_front/parameters/freezable; echo 20000 >/sys/power/pm_freeze_timeout'
+	ctl vm start-test --rate,5,--mode,pcr,/dev/tpm0
+}
+
 @test "cancelled in its first rounds, and when it could have started there: both run on at the source" {
 	start_receiver
 	for step in send:started send:prepared; do

@@ -71,8 +71,8 @@ moves_whole() { # KIND MODE
 	run tests/lab/pair ctl --dir "$dir/a" vm stop-test
 	assert_success
 	assert_output --partial "lost 0 wrong 0"
-	run tests/lab/pair ctl --dir "$dir/a" vm relay
-	assert_output --regexp '^vtpm-relay: [0-9]+ commands, [0-9]{3,} repeated'
+	run tests/lab/pair ctl --dir "$dir/a" vm front
+	assert_output --regexp '^[0-9]+ commands, [0-9]{3,} repeated'
 }
 
 @test "the pair file names what the receiver runs, in lines that libinih can read" {
