@@ -153,15 +153,21 @@ int xen_domain_identify(const struct xen_domain *d, bool is_vtpm, struct pair_id
 
 /* ---- all of its memory ---- */
 
-/* What x86_hvm restore clears or hands out anew (Xen's xg_sr_restore_x86_hvm.c). */
-static bool restore_writes(xc_interface *xch, uint32_t domid, uint64_t gfn)
+void xen_special_of(xc_interface *xch, uint32_t domid, struct xen_special *special)
 {
 	static const uint32_t param[] = {HVM_PARAM_STORE_PFN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_IOREQ_PFN,
 					 HVM_PARAM_BUFIOREQ_PFN};
-	uint64_t value;
 
+	_Static_assert(sizeof(param) / sizeof(param[0]) == sizeof(special->gfn) / sizeof(special->gfn[0]), "all");
 	for (size_t i = 0; i < sizeof(param) / sizeof(param[0]); i++)
-		if (!xc_hvm_param_get(xch, domid, param[i], &value) && value && value == gfn)
+		if (xc_hvm_param_get(xch, domid, param[i], &special->gfn[i]))
+			special->gfn[i] = 0;
+}
+
+bool xen_is_special(const struct xen_special *special, uint64_t gfn)
+{
+	for (size_t i = 0; i < sizeof(special->gfn) / sizeof(special->gfn[0]); i++)
+		if (gfn && special->gfn[i] == gfn)
 			return true;
 	return false;
 }
@@ -172,6 +178,7 @@ struct digest {
 	xenforeignmemory_handle *fmem;
 	XXH3_state_t *state;
 	const struct xen_sent *sent;
+	struct xen_special special;
 };
 
 /* The hash of a frame's content; of one that is not what was sent, as it is sent now. */
@@ -197,8 +204,7 @@ static int digest_frames(const struct digest *g, const xen_pfn_t *gfn, size_t n,
 	if (n && !map)
 		return err_sys(err, -errno, "map %zu pages of %s", n, g->d->name);
 	for (size_t i = 0; !rc && i < n; i++) {
-		/* Special pages are beyond all RAM; one question a page would be dear below. */
-		if (failed[i] || (gfn[i] >= 0xf0000 && restore_writes(g->xch, g->d->domid, gfn[i])))
+		if (failed[i] || xen_is_special(&g->special, gfn[i]))
 			continue;
 		rc = hash_frame(g, gfn[i], map + i * PAGE, &hash, err);
 		XXH3_128bits_update(g->state, &gfn[i], sizeof(gfn[i]));
@@ -242,8 +248,10 @@ int xen_domain_digest(const struct xen_domain *d, const struct xen_sent *sent, c
 	g.state = XXH3_createState();
 	if (!g.fmem || !g.state || xc_domain_nr_gpfns(g.xch, d->domid, &pages) < 0)
 		rc = xen_error(err, -EIO, "read memory of %s", d->name);
-	if (!rc)
+	if (!rc) {
 		XXH3_128bits_reset(g.state);
+		xen_special_of(g.xch, d->domid, &g.special);
+	}
 	if (!rc)
 		rc = digest_all(&g, pages, err);
 	if (!rc) {

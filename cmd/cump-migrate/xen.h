@@ -9,6 +9,7 @@
 #include <json-c/json.h>
 
 #include "pair/member.h"
+#include "vm/xen.h"
 
 struct xen_domain {
 	uint32_t domid; /* UINT32_MAX: none (yet) */
@@ -46,9 +47,16 @@ struct xen_sent {
 };
 void xen_sent_note(struct xen_sent *sent, uint64_t gfn, const void *data);
 
+/* Frames that a restore clears or hands out anew (Xen's xg_sr_restore_x86_hvm.c); 0: none. */
+struct xen_special {
+	uint64_t gfn[4];
+};
+void xen_special_of(xc_interface *xch, uint32_t domid, struct xen_special *special);
+bool xen_is_special(const struct xen_special *special, uint64_t gfn);
+
 /*
  * XXH3-128 over the numbers of all frames that have content and the XXH3-64 of each, less those that a restore
- * writes (xenstore, console, ioreq pages), as hex. @sent NULL: of what is there. -ENODATA of PV domains, whose
+ * writes (struct xen_special), as hex. @sent NULL: of what is there. -ENODATA of PV domains, whose
  * frames get other numbers.
  */
 int xen_domain_digest(const struct xen_domain *d, const struct xen_sent *sent, char hex[65], struct err *err);

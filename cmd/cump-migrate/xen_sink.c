@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A Xen domain that arrives: its stream is a preface with its configuration, and then what
- * libxl_domain_create_restore takes, which leaves it paused.
+ * libxl_domain_create_restore takes, which leaves it paused, and what is late for that.
  */
 #ifdef HAVE_XEN
 #include <errno.h>
@@ -33,7 +33,7 @@ struct sink {
 	int to_libxl, from_copier, file;
 
 	pthread_mutex_t lock; /* what follows */
-	bool over;
+	bool built, over;
 	int rc;
 	struct err err;
 };
@@ -85,6 +85,15 @@ static void end_copy(struct sink *s)
 	if (s->copying)
 		pthread_join(s->copier, NULL);
 	s->copying = false;
+}
+
+/* All that there was has been read, and the last @late bytes are not libxl's. */
+static void shorten_copy(struct sink *s, uint64_t late)
+{
+	off_t size = s->copying ? lseek(s->file, 0, SEEK_END) : -1;
+
+	if (size >= 0 && ftruncate(s->file, size - (off_t)late))
+		log_warn("keep the stream of %s: %s", s->d.name, strerror(errno));
 }
 
 /* ---- its life ---- */
@@ -202,13 +211,14 @@ static int sink_identify(void *m, struct pair_identity *id, struct err *err)
 	return xen_domain_identify(&s->d, s->is_vtpm, id, err);
 }
 
-static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config_text, struct err *err)
+/* *@stream: what libxl has read from, and leaves where its own stream ends. */
+static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config_text, int *stream, struct err *err)
 {
 	libxl_domain_restore_params params;
 	libxl_domain_config config;
 	uint32_t domid = UINT32_MAX;
-	int rc = 0, stream = s->theirs;
 	char uuid[37];
+	int rc = 0;
 
 	libxl_domain_config_init(&config);
 	libxl_domain_restore_params_init(&params);
@@ -216,11 +226,11 @@ static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config
 	if (libxl_domain_config_from_json(ctx, &config, config_text))
 		rc = xen_error(err, -EBADMSG, "restore %s: its configuration", s->d.name);
 	if (!rc)
-		rc = begin_copy(s, &stream, err);
+		rc = begin_copy(s, stream, err);
 	xen_uuid_text(&config.c_info.uuid, uuid);
 	if (!rc && strcasecmp(uuid, s->d.uuid) != 0)
 		rc = err_set(err, -EXDEV, "restore %s: its configuration is that of %s", s->d.name, uuid);
-	if (!rc && libxl_domain_create_restore(ctx, &config, &domid, stream, -1, &params, NULL, NULL))
+	if (!rc && libxl_domain_create_restore(ctx, &config, &domid, *stream, -1, &params, NULL, NULL))
 		rc = xen_error(err, -EIO, "restore %s", s->d.name);
 	if (!rc)
 		s->d.domid = domid;
@@ -231,17 +241,27 @@ static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config
 
 static int restore(struct sink *s, struct err *err)
 {
-	struct json_object *preface = NULL, *config = NULL;
+	struct json_object *preface = NULL, *config = NULL, *late = NULL;
 	/* Its own: libxl holds a context's lock while it sets a domain up, and there are two. */
 	libxl_ctx *ctx = xen_ctx_new(err);
-	int rc = ctx ? xen_read_preface(s->theirs, &preface, err) : -ENODEV;
+	int rc = ctx ? xen_read_preface(s->theirs, &preface, err) : -ENODEV, stream = s->theirs;
+	uint64_t bytes = 0;
 
 	if (!rc && !json_object_object_get_ex(preface, "config", &config))
 		rc = err_set(err, -EBADMSG, "restore %s: its stream has no configuration", s->d.name);
 	if (!rc)
-		rc = restore_configured(s, ctx, json_object_to_json_string(config), err);
+		rc = restore_configured(s, ctx, json_object_to_json_string(config), &stream, err);
 	if (!rc && message_text(preface, "vtpm")[0])
 		rc = xen_bind_vtpm(ctx, s->d.domid, message_text(preface, "vtpm"), err);
+	if (!rc) {
+		pthread_mutex_lock(&s->lock);
+		s->built = true;
+		pthread_mutex_unlock(&s->lock);
+	}
+	if (!rc && json_object_object_get_ex(preface, "late", &late) && json_object_get_boolean(late))
+		rc = xen_take_late(stream, s->d.domid, s->d.name, &bytes, err);
+	if (!rc)
+		shorten_copy(s, bytes);
 	json_object_put(preface);
 	if (ctx)
 		libxl_ctx_free(ctx);
@@ -278,6 +298,17 @@ static int sink_receive(void *m, int *stream, struct err *err)
 	s->restoring = true;
 	*stream = fd[1];
 	return 0;
+}
+
+static bool sink_built(void *m)
+{
+	struct sink *s = m;
+	bool yes;
+
+	pthread_mutex_lock(&s->lock);
+	yes = s->built;
+	pthread_mutex_unlock(&s->lock);
+	return yes;
 }
 
 static int sink_ready(void *m, struct err *err)
@@ -339,6 +370,7 @@ const struct pair_sink_ops xen_sink_ops = {
 	.launch = sink_launch,
 	.identify = sink_identify,
 	.receive = sink_receive,
+	.built = sink_built,
 	.ready = sink_ready,
 	.digest = sink_digest,
 	.go = sink_go,

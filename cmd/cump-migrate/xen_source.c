@@ -2,7 +2,7 @@
 /*
  * Two Xen domains that leave: a driven pair. One engine (cump/engine.h) copies the memory of
  * both by the union's bitmaps, over the hypervisor's dirty logs, and writes two standard
- * streams; what is on the wire and on the other side is then as with any other member.
+ * streams, and behind each what is late for it; what is on the wire is then as with any other member.
  */
 #ifdef HAVE_XEN
 #include <errno.h>
@@ -203,12 +203,16 @@ static int engine_state(void *ctx, enum cump_state which, const struct cump_sink
 	if (which == CUMP_HEAD) {
 		rc = make_preface(s, &preface, err);
 		if (!rc)
+			json_object_object_add(preface, "late", json_object_new_boolean(true));
+		if (!rc)
 			rc = xen_put_head(&b, s->xch, s->d.domid, preface, err);
 		json_object_put(preface);
+	} else if (which == CUMP_WHOLE) {
+		rc = xen_put_end(&b, s->xch, s->d.domid, err);
 	} else {
 		rc = s->verify ? xen_domain_digest(&s->d, &s->sent, s->digest, err) : 0;
 		if (!rc)
-			rc = xen_put_tail(&b, s->xch, s->d.domid, err);
+			rc = xen_put_late_end(&b, s->xch, s->d.domid, err);
 	}
 	if (!rc && !b.failed)
 		rc = sink->ops->state(sink->ctx, member, which, b.data, b.size, err);
@@ -587,6 +591,12 @@ static int source_estimate(void *m, struct pair_estimate *e, struct err *err)
 	return 0;
 }
 
+/* To build a domain takes longer than all the rest: while it still runs here. */
+static bool source_built_first(void *m)
+{
+	return !((struct source *)m)->offline;
+}
+
 static int source_fd(void *m)
 {
 	(void)m;
@@ -633,6 +643,7 @@ static int source_stop_begin(void *m, struct err *err)
 
 	if (p->stopping)
 		return 0;
+	cump_engine_hold(p->engine);
 	rc = pthread_create(&p->stopper, NULL, stop_domains, p);
 	p->stopping = !rc;
 	return rc ? err_sys(err, -rc, "suspend %s", s->d.name) : 0;
@@ -733,6 +744,7 @@ const struct pair_source_ops xen_source_ops = {
 	.join = source_join,
 	.start = source_start,
 	.estimate = source_estimate,
+	.built_first = source_built_first,
 	.fd = source_fd,
 	.poll = source_poll,
 	.tighten = source_tighten,

@@ -249,7 +249,7 @@ static int add_params(struct xen_bytes *b, xc_interface *xch, uint32_t domid, st
 	return 0;
 }
 
-int xen_put_tail(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err)
+int xen_put_end(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err)
 {
 	int rc = add_tsc(b, xch, domid, err);
 
@@ -259,6 +259,16 @@ int xen_put_tail(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct 
 		rc = add_params(b, xch, domid, err);
 	add_record(b, REC_END, NULL, 0);
 	xen_put_closing(b);
+	return rc;
+}
+
+int xen_put_late_end(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err)
+{
+	int rc = add_tsc(b, xch, domid, err);
+
+	if (!rc)
+		rc = add_context(b, xch, domid, err);
+	add_record(b, REC_END, NULL, 0);
 	return rc;
 }
 
@@ -346,6 +356,123 @@ static int read_all(int fd, void *buf, size_t n, struct err *err)
 		n -= (size_t)got;
 	}
 	return 0;
+}
+
+#define LATE_CONTEXT_MAX (1u << 20) /* some KiB, and one more a processor */
+
+struct late {
+	int fd;
+	const struct xen_late_ops *ops;
+	void *ctx;
+	uint64_t bytes;
+};
+
+static int read_late(struct late *l, void *buf, size_t n, struct err *err)
+{
+	l->bytes += n;
+	return read_all(l->fd, buf, n, err);
+}
+
+static int bad_late(const struct record_header *h, struct err *err)
+{
+	return err_set(err, -EBADMSG, "read a domain's stream: a record of type %#x and %u bytes that is not late",
+		       h->type, h->length);
+}
+
+/* Pieces of memory, as they come, into @to; what goes nowhere is read into one page. */
+static int read_contents(struct late *l, void *const *to, size_t n, struct err *err)
+{
+	uint8_t nowhere[PAGE];
+	int rc = 0;
+
+	for (size_t i = 0, k; !rc && i < n; i = k) {
+		size_t size = PAGE;
+
+		for (k = i + 1; to[i] && k < n && to[k] == (uint8_t *)to[i] + size; k++)
+			size += PAGE;
+		rc = read_late(l, to[i] ? to[i] : nowhere, size, err);
+	}
+	return rc;
+}
+
+static int read_pages(struct late *l, const struct record_header *h, struct err *err)
+{
+	struct page_data head;
+	uint64_t gfn[CUMP_BATCH];
+	void *to[CUMP_BATCH];
+	size_t with = 0;
+	int rc = h->length < sizeof(head) ? bad_late(h, err) : read_late(l, &head, sizeof(head), err);
+
+	if (!rc && (!head.count || head.count > CUMP_BATCH || head.reserved ||
+		    h->length < sizeof(head) + head.count * sizeof(gfn[0])))
+		rc = bad_late(h, err);
+	if (!rc)
+		rc = read_late(l, gfn, head.count * sizeof(gfn[0]), err);
+	for (size_t i = 0; !rc && i < head.count; i++) {
+		uint32_t type = (uint32_t)(gfn[i] >> PAGE_TYPE_SHIFT);
+
+		if (type & 0x0ff00000) /* reserved: a gfn has 52 bits */
+			return bad_late(h, err);
+		if (xen_page_has_data(type & 0xf0000000))
+			gfn[with++] = gfn[i] & ((1ull << 52) - 1);
+	}
+	if (!rc && h->length != sizeof(head) + head.count * sizeof(gfn[0]) + with * PAGE)
+		rc = bad_late(h, err);
+	if (rc || !with)
+		return rc;
+	rc = l->ops->map(l->ctx, gfn, with, to, err);
+	if (rc)
+		return rc;
+	rc = read_contents(l, to, with, err);
+	l->ops->unmap(l->ctx);
+	return rc;
+}
+
+static int read_tsc(struct late *l, const struct record_header *h, struct err *err)
+{
+	struct tsc_info t;
+	struct xen_tsc tsc;
+	int rc = h->length != sizeof(t) ? bad_late(h, err) : read_late(l, &t, sizeof(t), err);
+
+	if (rc)
+		return rc;
+	tsc = (struct xen_tsc){t.mode, t.khz, t.nsec, t.incarnation};
+	return l->ops->tsc(l->ctx, &tsc, err);
+}
+
+static int read_context(struct late *l, const struct record_header *h, struct err *err)
+{
+	size_t padded = (h->length + 7ull) & ~7ull;
+	uint8_t *data;
+	int rc;
+
+	if (!h->length || h->length > LATE_CONTEXT_MAX)
+		return bad_late(h, err);
+	data = malloc(padded);
+	rc = data ? read_late(l, data, padded, err) : err_set(err, -ENOMEM, "read a domain's stream: out of memory");
+	if (!rc)
+		rc = l->ops->context(l->ctx, data, h->length, err);
+	free(data);
+	return rc;
+}
+
+int xen_read_late(int fd, const struct xen_late_ops *ops, void *ctx, uint64_t *bytes, struct err *err)
+{
+	struct late l = {fd, ops, ctx, 0};
+	struct record_header h;
+	int rc;
+
+	do {
+		rc = read_late(&l, &h, sizeof(h), err);
+		if (rc || (h.type == REC_END && !h.length))
+			break;
+		rc = h.type == REC_PAGE_DATA ? read_pages(&l, &h, err)
+		     : h.type == REC_X86_TSC_INFO ? read_tsc(&l, &h, err)
+		     : h.type == REC_HVM_CONTEXT ? read_context(&l, &h, err)
+						 : bad_late(&h, err);
+	} while (!rc);
+	*bytes = l.bytes;
+	return rc;
 }
 
 int xen_read_preface(int fd, struct json_object **preface, struct err *err)

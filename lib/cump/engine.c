@@ -17,12 +17,13 @@ struct cump_engine {
 	struct cump_source source[CUMP_MEMBERS];
 	struct cump_sink sink;
 	uint64_t round_us;
+	bool whole[CUMP_MEMBERS]; /* CUMP_WHOLE was put */
 	uint64_t gfn[CUMP_BATCH];
 	struct cump_page page[CUMP_BATCH];
 
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t told;
-	bool finish, abort;
+	bool hold, finish, abort;
 	struct cump_stats stats;
 };
 
@@ -43,6 +44,11 @@ static void tell(struct cump_engine *e, bool *what)
 	pthread_mutex_unlock(&e->lock);
 }
 
+void cump_engine_hold(struct cump_engine *e)
+{
+	tell(e, &e->hold);
+}
+
 void cump_engine_finish(struct cump_engine *e)
 {
 	tell(e, &e->finish);
@@ -59,7 +65,7 @@ static bool leave(struct cump_engine *e, bool last)
 	bool yes;
 
 	pthread_mutex_lock(&e->lock);
-	yes = e->abort || (e->finish && !last);
+	yes = e->abort || ((e->hold || e->finish) && !last);
 	pthread_mutex_unlock(&e->lock);
 	return yes;
 }
@@ -74,8 +80,16 @@ static void await(struct cump_engine *e, uint64_t until_us)
 	struct timespec until = {(time_t)(until_us / 1000000), (long)(until_us % 1000000 * 1000)};
 
 	pthread_mutex_lock(&e->lock);
-	while (!e->finish && !e->abort && units_now_us() < until_us)
+	while (!e->hold && !e->finish && !e->abort && units_now_us() < until_us)
 		pthread_cond_timedwait(&e->told, &e->lock, &until);
+	pthread_mutex_unlock(&e->lock);
+}
+
+static void await_finish(struct cump_engine *e)
+{
+	pthread_mutex_lock(&e->lock);
+	while (!e->finish && !e->abort)
+		pthread_cond_wait(&e->told, &e->lock);
 	pthread_mutex_unlock(&e->lock);
 }
 
@@ -265,6 +279,22 @@ static int look_again(struct cump_engine *e, size_t at, uint64_t *looked_us, str
 	return rc;
 }
 
+static int put_state(struct cump_engine *e, unsigned member, enum cump_state which, struct err *err)
+{
+	const struct cump_source *s = &e->source[member];
+
+	return s->ops->state ? s->ops->state(s->ctx, which, &e->sink, member, err) : 0;
+}
+
+/* The first time only. */
+static int put_whole(struct cump_engine *e, unsigned member, struct err *err)
+{
+	if (e->whole[member])
+		return 0;
+	e->whole[member] = true;
+	return put_state(e, member, CUMP_WHOLE, err);
+}
+
 static int copy_round(struct cump_engine *e, struct err *err)
 {
 	uint64_t looked_us = units_now_us();
@@ -276,6 +306,8 @@ static int copy_round(struct cump_engine *e, struct err *err)
 			size_t from = at;
 
 			rc = send_words(e, i, &from, at + CHUNK_WORDS, false, err);
+			if (!rc && from >= e->cump.member[i].words)
+				rc = put_whole(e, i, err);
 		}
 	}
 	/* What cump_take has not reached is still in to_send, wherever the round was left. */
@@ -327,14 +359,9 @@ static int copy_while_running(struct cump_engine *e, struct err *err)
 		if (!rc)
 			await(e, begun + e->round_us);
 	}
+	if (!rc)
+		await_finish(e);
 	return rc ? rc : aborted(e, err);
-}
-
-static int put_state(struct cump_engine *e, unsigned member, enum cump_state which, struct err *err)
-{
-	const struct cump_source *s = &e->source[member];
-
-	return s->ops->state ? s->ops->state(s->ctx, which, &e->sink, member, err) : 0;
 }
 
 /* All that one member has left, and its state: then the other side has all of it. */
@@ -349,6 +376,8 @@ static int finish_member(struct cump_engine *e, unsigned member, struct err *err
 	left = cump_deferred(&e->cump, member);
 	if (!rc && left) /* it stands still: now is later */
 		rc = err_set(err, -EIO, "copy pair: %llu pages cannot be read", (unsigned long long)left);
+	if (!rc)
+		rc = put_whole(e, member, err);
 	return rc ? rc : put_state(e, member, CUMP_TAIL, err);
 }
 

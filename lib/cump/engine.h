@@ -23,7 +23,8 @@ struct cump_page {
 	const void *data; /* 4096 bytes; NULL: a page without content (a hole, a broken one) */
 };
 
-enum cump_state { CUMP_HEAD, CUMP_TAIL }; /* what goes before the first page and after the last */
+/* What goes before the first page; once all pages were sent once, or all that are left; and after the last. */
+enum cump_state { CUMP_HEAD, CUMP_WHOLE, CUMP_TAIL };
 
 struct cump_sink_ops {
 	/* @n pages of @member, in rising order. */
@@ -105,6 +106,8 @@ void cump_engine_free(struct cump_engine *e); /* NULL is fine; not while it runs
  */
 int cump_engine_run(struct cump_engine *e, struct err *err);
 
+/* Both members are about to stand still: no further round, which would only take time from them. */
+void cump_engine_hold(struct cump_engine *e);
 /* Both members stand still: send the rest. Comes into effect at the next batch. */
 void cump_engine_finish(struct cump_engine *e);
 /* Stop at the next batch. A sink that blocks is the caller's to unblock. */

@@ -64,6 +64,8 @@ struct pair_source_ops {
 	/* Begin pre-copy; *@stream is our end of its stream (caller owns), or -1 if it has none. */
 	int (*start)(void *m, int *stream, struct err *err);
 	int (*estimate)(void *m, struct pair_estimate *e, struct err *err);
+	/* Is its guest to be stopped only when the other side has built() it? NULL: no. */
+	bool (*built_first)(void *m);
 	/* Readable when something happened to it; -1: nothing ever does. */
 	int (*fd)(void *m);
 	/* Take in what happened to it; asks nothing. */
@@ -101,6 +103,8 @@ struct pair_sink_ops {
 	int (*identify)(void *m, struct pair_identity *id, struct err *err);
 	/* Listen for its stream; *@stream is our end (caller owns), or -1. */
 	int (*receive)(void *m, int *stream, struct err *err);
+	/* All is done that can be before its guest is stopped. NULL: nothing takes long. */
+	bool (*built)(void *m);
 	/* 1: all of it is here, paused; 0: not yet; -errno: it failed or died. */
 	int (*ready)(void *m, struct err *err);
 	int (*digest)(void *m, char hex[65], struct err *err); /* as at the source; NULL: none */

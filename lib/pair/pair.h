@@ -27,7 +27,7 @@
 #include "pair/step.h"
 #include "pair/wire.h"
 
-#define PAIR_VERSION 1
+#define PAIR_VERSION 2
 #define PAIR_ID_SIZE 37
 
 enum pair_outcome {

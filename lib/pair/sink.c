@@ -32,6 +32,7 @@ struct receive {
 	const char *handed;
 	bool dry_run;
 	bool told_late; /* who they are shows only when they are whole */
+	bool told_built;
 };
 
 static void step(struct receive *r, enum pair_step which)
@@ -269,6 +270,24 @@ static int both_ready(struct receive *r, struct err *err)
 	return all;
 }
 
+/* Told once: some sources wait for it before they stop their guests. */
+static int tell_built(struct receive *r, struct err *err)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		const struct pair_sink_ops *o = r->s.driver[i]->sink;
+
+		any = any || o->built;
+		if (o->built && !o->built(r->s.m[i]))
+			return 0;
+	}
+	if (!any || r->told_built)
+		return 0;
+	r->told_built = true;
+	return wire_send(r->wire, message_new("built"), err);
+}
+
 static int take_data(struct receive *r, struct err *err)
 {
 	for (;;) {
@@ -287,6 +306,8 @@ static int take_data(struct receive *r, struct err *err)
 			return rc;
 		*err = none;
 		rc = both_ready(r, err);
+		if (rc >= 0)
+			rc = tell_built(r, err);
 		if (rc < 0)
 			return rc;
 		if (r->conf->hooks.cancelled && r->conf->hooks.cancelled(r->conf->hooks.ctx))

@@ -42,6 +42,7 @@ struct send {
 	void *m[PAIR_MEMBERS];
 	bool streams[PAIR_MEMBERS];
 	bool ran[PAIR_MEMBERS]; /* it ran before: it shall run afterwards */
+	bool built; /* the other side has said so */
 	struct stop_watch watch[PAIR_MEMBERS];
 	struct budget budget;
 	struct pair_progress progress;
@@ -349,13 +350,14 @@ static void show(struct send *s, const char *phase)
 	s->conf->hooks.progress(s->conf->hooks.ctx, p);
 }
 
-/* While nothing is expected of the peer, a message can only be its "failed". */
+/* While nothing is asked of the peer, a message can only be its "built" or "failed". */
 static int unexpected(struct send *s, int timeout_ms, struct err *err)
 {
 	struct json_object *m = NULL;
-	int rc = message_expect(s->wire, "", timeout_ms, &m, NULL, err);
+	int rc = message_expect(s->wire, "built", timeout_ms, &m, NULL, err);
 
 	json_object_put(m);
+	s->built = s->built || !rc;
 	if (rc == -ETIMEDOUT) {
 		err->code = 0;
 		err->text[0] = '\0';
@@ -385,7 +387,19 @@ static bool one_stopped(struct send *s)
 	return s->watch[0].stopped || s->watch[1].stopped;
 }
 
-/* A look is due when a quarter of what may be read of a member before it is parked has been. */
+/* Before that, to stop them would only make them wait, standing still. */
+static bool may_stop(struct send *s)
+{
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		if (!s->built && s->streams[i] && ops(s, i)->built_first && ops(s, i)->built_first(s->m[i]))
+			return false;
+	return true;
+}
+
+/*
+ * A look is due when a quarter of what may be read of a member before it is parked has been; of one that is driven, a
+ * quarter of what is left.
+ */
 static int tick_ms(const struct budget *b)
 {
 	double ms = FAR_TICK_MS;
@@ -394,12 +408,14 @@ static int tick_ms(const struct budget *b)
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		const struct budget_track *t = &b->track[i];
 
+		uint64_t park = t->driven ? 0 : BUDGET_PARK_BYTES;
+
 		if (!t->streams || t->over || t->parked_us)
 			continue;
 		all_parked = false;
-		if (b->bandwidth < 1 || !t->round || t->pass_round || t->remaining < BUDGET_PARK_BYTES)
+		if (b->bandwidth < 1 || !t->round || t->pass_round || t->remaining < park)
 			return TICK_MS;
-		ms = fmin(ms, (double)(t->remaining - BUDGET_PARK_BYTES) * 250 / b->bandwidth);
+		ms = fmin(ms, (double)(t->remaining - park) * 250 / b->bandwidth);
 	}
 	return all_parked || ms < TICK_MS ? TICK_MS : (int)ms;
 }
@@ -419,7 +435,7 @@ static int iterate(struct send *s, struct err *err)
 	uint64_t begun = units_now_us();
 
 	for (;;) {
-		uint64_t credit[PAIR_MEMBERS], now;
+		uint64_t credit[PAIR_MEMBERS] = {BUDGET_NO_LIMIT, BUDGET_NO_LIMIT}, now;
 		enum budget_verdict v;
 		bool completed;
 		int rc = cancelled(s, err);
@@ -436,7 +452,7 @@ static int iterate(struct send *s, struct err *err)
 		now = units_now_us();
 		v = budget_decide(&s->budget, now, credit);
 		trace_budget(&s->budget, credit);
-		if (v != BUDGET_GO_ON) {
+		if (v != BUDGET_GO_ON && may_stop(s)) {
 			s->report->forced = v == BUDGET_FORCED;
 			return 0;
 		}

@@ -23,6 +23,7 @@
 
 struct suspend {
 	libxl_ctx *ctx;
+	xc_interface *xch;
 	struct xs_handle *xs;
 	const uint32_t *domid;
 	uint64_t *when_us;
@@ -49,12 +50,17 @@ static bool late(const struct suspend *s)
 
 /* ---- the question: xenstore's control/shutdown, which the guest empties when it takes it up ---- */
 
+static char *question_path(const struct suspend *s, unsigned i, char path[80])
+{
+	snprintf(path, 80, "/local/domain/%u/control/shutdown", s->domid[i]);
+	return path;
+}
+
 static bool put_node(const struct suspend *s, xs_transaction_t t, unsigned i, const char *text)
 {
 	char path[80];
 
-	snprintf(path, sizeof(path), "/local/domain/%u/control/shutdown", s->domid[i]);
-	return xs_write(s->xs, t, path, text, (unsigned)strlen(text));
+	return xs_write(s->xs, t, question_path(s, i, path), text, (unsigned)strlen(text));
 }
 
 static int write_node(const struct suspend *s, unsigned i, const char *text, struct err *err)
@@ -64,20 +70,23 @@ static int write_node(const struct suspend *s, unsigned i, const char *text, str
 	return err_sys(err, -errno, "suspend domain %u: write to xenstore", s->domid[i]);
 }
 
-/* Of all but @but, in one transaction, so that their watches go off together. */
-static int write_nodes(const struct suspend *s, unsigned but, const char *text, struct err *err)
+/* All but @but, in one transaction, so that their watches go off together. */
+static int ask_all(const struct suspend *s, unsigned but, struct err *err)
 {
 	bool ok, done;
+	int why;
 
 	do {
 		xs_transaction_t t = xs_transaction_start(s->xs);
 
 		ok = t != XBT_NULL;
 		for (unsigned i = 0; ok && i < s->n; i++)
-			ok = i == but || put_node(s, t, i, text);
+			ok = i == but || put_node(s, t, i, "suspend");
+		why = errno;
 		done = t != XBT_NULL && xs_transaction_end(s->xs, t, !ok);
-	} while (ok && !done && errno == EAGAIN && !late(s));
-	return ok && done ? 0 : err_sys(err, -errno, "suspend %u domains: write to xenstore", s->n);
+		why = ok ? errno : why;
+	} while (ok && !done && why == EAGAIN && !late(s));
+	return ok && done ? 0 : err_sys(err, -why, "suspend %u domains: write to xenstore", s->n);
 }
 
 static bool taken_up(const struct suspend *s, unsigned i)
@@ -85,8 +94,7 @@ static bool taken_up(const struct suspend *s, unsigned i)
 	unsigned size = 0;
 	char path[80], *text;
 
-	snprintf(path, sizeof(path), "/local/domain/%u/control/shutdown", s->domid[i]);
-	text = xs_read(s->xs, XBT_NULL, path, &size);
+	text = xs_read(s->xs, XBT_NULL, question_path(s, i, path), &size);
 	free(text);
 	return text && !size;
 }
@@ -103,13 +111,22 @@ static void wait_for_watch(const struct suspend *s, int ms)
 		free(event);
 }
 
+/* As xen_suspended(), without what libxl does around the one question: it takes processor time from the guests. */
+static bool stands_still(const struct suspend *s, unsigned i)
+{
+	xc_dominfo_t info;
+
+	return xc_domain_getinfo(s->xch, s->domid[i], 1, &info) == 1 && info.domid == s->domid[i] && info.shutdown &&
+	       !info.dying && info.shutdown_reason == SHUTDOWN_suspend;
+}
+
 /* How many stand still. Nothing else is done here: what delays the second look is taken for skew. */
 static unsigned look(const struct suspend *s)
 {
 	unsigned still = 0;
 
 	for (unsigned i = 0; i < s->n; i++) {
-		if (!s->when_us[i] && xen_suspended(s->ctx, s->domid[i]))
+		if (!s->when_us[i] && stands_still(s, i))
 			s->when_us[i] = units_realtime_us();
 		still += s->when_us[i] != 0;
 	}
@@ -148,10 +165,10 @@ static int ask(const struct suspend *s, unsigned first, bool again, struct err *
 			asked = units_now_us();
 		}
 		wait_for_watch(s, ASK_MS);
-		if (taken_up(s, first) || xen_suspended(s->ctx, s->domid[first]))
+		if (taken_up(s, first) || stands_still(s, first))
 			break;
 	}
-	return rc ? rc : write_nodes(s, again ? first : s->n, "suspend", err);
+	return rc ? rc : ask_all(s, again ? first : s->n, err);
 }
 
 static bool attempt(const struct suspend *s, uint64_t patience_us)
@@ -197,7 +214,7 @@ static void resume_latecomer(const struct suspend *s, unsigned i)
 
 	while (!still && units_now_us() < until) {
 		wait_for_watch(s, ASK_MS);
-		still = xen_suspended(s->ctx, s->domid[i]);
+		still = stands_still(s, i);
 	}
 	if (still && libxl_domain_resume(s->ctx, s->domid[i], 1, NULL))
 		log_error("domain %u stands still, and could not be resumed", s->domid[i]);
@@ -233,18 +250,24 @@ static int suspend_all(const struct suspend *s, struct err *err)
 int xen_suspend(libxl_ctx *ctx, const uint32_t *domid, uint64_t *when_us, unsigned n, int timeout_ms,
 		struct err *err)
 {
-	struct suspend s = {ctx, xs_open(0), domid, when_us, n,
+	struct suspend s = {ctx, xen_control(err), xs_open(0), domid, when_us, n,
 			    units_now_us() + (uint64_t)timeout_ms * 1000};
 	int rc;
 
-	if (!s.xs)
-		return err_sys(err, -errno, "open xenstore");
+	if (!s.xch || !s.xs) {
+		rc = !s.xch ? -ENODEV : err_sys(err, -errno, "open xenstore");
+		goto close;
+	}
 	memset(when_us, 0, n * sizeof(*when_us));
 	if (!xs_watch(s.xs, "@releaseDomain", "end"))
 		rc = err_sys(err, -errno, "watch xenstore");
 	else
 		rc = suspend_all(&s, err);
-	xs_close(s.xs);
+close:
+	if (s.xs)
+		xs_close(s.xs);
+	if (s.xch)
+		xc_interface_close(s.xch);
 	return rc;
 }
 #endif

@@ -187,7 +187,8 @@ struct machine {
 	bool moody;		 /* every 7th page cannot be mapped the first time */
 	bool refused[PAGES];
 	bool stopped, stop;
-	uint64_t head, tail;
+	unsigned seen[3]; /* of each state */
+	bool whole_early; /* before it was stopped */
 	pthread_t writer;
 	uint32_t random;
 };
@@ -246,13 +247,17 @@ static void machine_unmap(void *ctx)
 	memset(((struct machine *)ctx)->shown, 0xee, sizeof(((struct machine *)ctx)->shown));
 }
 
+static const char *const state_name[] = {[CUMP_HEAD] = "head", [CUMP_WHOLE] = "whole", [CUMP_TAIL] = "tail"};
+
 static int machine_state(void *ctx, enum cump_state which, const struct cump_sink *sink,
 			 enum cump_member member, struct err *err)
 {
 	struct machine *m = ctx;
 
-	assert_true(which == CUMP_HEAD || m->stopped);
-	return sink->ops->state(sink->ctx, member, which, which == CUMP_HEAD ? "head" : "tail", 5, err);
+	assert_true(which != CUMP_TAIL || m->stopped);
+	if (which == CUMP_WHOLE)
+		m->whole_early = !m->stopped;
+	return sink->ops->state(sink->ctx, member, which, state_name[which], strlen(state_name[which]) + 1, err);
 }
 
 static const struct cump_source_ops machine_ops = {
@@ -264,8 +269,8 @@ static int take_pages(void *ctx, enum cump_member member, const struct cump_page
 	struct machine *m = *((struct machine **)ctx + member);
 
 	(void)err;
-	assert_int_equal(m->head, 1);
-	assert_int_equal(m->tail, 0);
+	assert_int_equal(m->seen[CUMP_HEAD], 1);
+	assert_int_equal(m->seen[CUMP_TAIL], 0);
 	for (size_t i = 0; i < n; i++)
 		m->copy[page[i].gfn] = *(const uint64_t *)page[i].data;
 	return 0;
@@ -277,9 +282,13 @@ static int take_state(void *ctx, enum cump_member member, enum cump_state which,
 	struct machine *m = *((struct machine **)ctx + member);
 
 	(void)err;
-	assert_int_equal(n, 5);
-	assert_string_equal(data, which == CUMP_HEAD ? "head" : "tail");
-	*(which == CUMP_HEAD ? &m->head : &m->tail) += 1;
+	assert_string_equal(data, state_name[which]);
+	assert_int_equal(n, strlen(data) + 1);
+	/* Once each, and all that there was before has been here once. */
+	assert_int_equal(m->seen[which]++, 0);
+	assert_int_equal(m->seen[CUMP_HEAD], 1);
+	if (which == CUMP_TAIL)
+		assert_int_equal(m->seen[CUMP_WHOLE], 1);
 	return 0;
 }
 
@@ -417,7 +426,8 @@ static void copies_all(enum cump_policy policy, bool moody)
 		struct machine *m = &p->m[i];
 
 		assert_memory_equal(m->memory, m->copy, m->pages * 8);
-		assert_int_equal(m->tail, 1);
+		assert_int_equal(m->seen[CUMP_TAIL], 1);
+		assert_true(m->whole_early);
 		assert_int_equal(s.member[i].remaining, 0);
 		assert_true(s.member[i].sent >= m->pages);
 	}
@@ -454,6 +464,32 @@ static void told_to_finish_before_it_began_it_copies_all(void **state)
 	pair_go(p);
 	pthread_join(p->thread, NULL);
 	assert_int_equal(p->run.rc, 0);
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
+		assert_memory_equal(p->m[i].memory, p->m[i].copy, p->m[i].pages * 8);
+		assert_false(p->m[i].whole_early);
+	}
+	pair_end(p);
+}
+
+static void held_it_begins_no_round_and_copies_all_in_the_end(void **state)
+{
+	struct pair *p = pair_start(CUMP_UNION);
+	struct cump_stats held, s;
+
+	(void)state;
+	pair_go(p);
+	await_round(p->run.e, 5);
+	cump_engine_hold(p->run.e);
+	cump_engine_stats(p->run.e, &held);
+	for (unsigned i = 0; i < 500; i++)
+		sched_yield(); /* the writers' time */
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		machine_stop(&p->m[i]);
+	cump_engine_finish(p->run.e);
+	pthread_join(p->thread, NULL);
+	assert_int_equal(p->run.rc, 0);
+	cump_engine_stats(p->run.e, &s);
+	assert_true(s.round <= held.round + 2); /* one that was just about to begin, and the last */
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
 		assert_memory_equal(p->m[i].memory, p->m[i].copy, p->m[i].pages * 8);
 	pair_end(p);
@@ -469,7 +505,7 @@ static void an_abort_ends_it(void **state)
 	cump_engine_abort(p->run.e);
 	pthread_join(p->thread, NULL);
 	assert_int_equal(p->run.rc, -ECANCELED);
-	assert_int_equal(p->m[CUMP_VM].tail, 0);
+	assert_int_equal(p->m[CUMP_VM].seen[CUMP_TAIL], 0);
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
 		machine_stop(&p->m[i]);
 	pair_end(p);
@@ -520,6 +556,7 @@ int main(void)
 		cmocka_unit_test(the_engine_copies_all_independently),
 		cmocka_unit_test(a_page_that_cannot_be_mapped_comes_later),
 		cmocka_unit_test(told_to_finish_before_it_began_it_copies_all),
+		cmocka_unit_test(held_it_begins_no_round_and_copies_all_in_the_end),
 		cmocka_unit_test(an_abort_ends_it),
 		cmocka_unit_test(an_error_of_a_source_ends_it),
 		cmocka_unit_test(policies_have_names),
