@@ -9,10 +9,8 @@ load helpers/cump-xen
 
 # bats file_tags=lab,long
 
-# Not more: what could not be asked while the pair stood still is asked in a row afterwards, and then no
-# attempt to suspend finds the TPM idle.
 setup_file() {
-	xen_setup_file --test --rate,2,/dev/tpm0
+	xen_setup_file --test --rate,10,--mode,sequence,/dev/tpm0
 }
 
 teardown_file() {

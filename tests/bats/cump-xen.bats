@@ -5,7 +5,7 @@
 bats_require_minimum_version 1.8.0
 load helpers/cump-xen
 
-# bats file_tags=lab,long
+# bats file_tags=lab
 
 setup_file() {
 	# Its PCRs prove that the TPM's state has moved; cump-xen-series.bats has a sequence.
@@ -73,6 +73,7 @@ refused() { # STATUS TEXT
 	assert_settled
 }
 
+# bats test_tags=long
 @test "a wrong pair, another Xen, a name that is taken, too little memory: refused, and nothing moves" {
 	start_receiver
 	pair=(--vm xen:pair-vtpm --vtpm xen:pair)
@@ -112,6 +113,7 @@ refused() { # STATUS TEXT
 }
 
 # With xen-tpmfront, nobody who waits for a TPM can be frozen; and here it never answers.
+# bats test_tags=long
 @test "a guest that cannot suspend, as it waits for its TPM: asked again and again, then both run on at the source" {
 	ctl vm stop-test
 	ctl vm 'sh echo N >/sys/module/vtpm_front/parameters/freezable; echo 400 >/sys/power/pm_freeze_timeout'
@@ -148,6 +150,7 @@ recovers() {
 	[ "$status" = 0 ]
 }
 
+# bats test_tags=long
 @test "the sender is killed with both suspended; the receiver with both restored; the sender after the decision" {
 	receive_options=(--silence 3s)
 	start_receiver
@@ -181,6 +184,7 @@ recovers() {
 	assert_output --partial "lost 0 wrong 0"
 }
 
+# bats test_tags=long
 @test "a guest that dirties faster than the link: the round limit ends it, beyond the budget; and off line" {
 	new_pair --rate 0
 	where_is_it
@@ -206,6 +210,7 @@ recovers() {
 	assert_output --partial "lost 0 wrong 0"
 }
 
+# bats test_tags=long
 @test "PV domains: refused while they run, moved off line" {
 	new_pair --type pv
 	where_is_it

@@ -14,9 +14,12 @@ tool=${O:-build}/bin/cump-migrate
 xen_setup_file() { # [OPTION of xen-pair start...]
 	export hosts
 	hosts=$(mktemp -d /tmp/cx.XXXXXX) # short: the name of a unix socket has 107 bytes
-	tests/lab/run start xen-pair --dir "$hosts" 3>&-
-	on b mkdir -p /tmp/p
-	new_pair "$@"
+	local tries=1
+	until tests/lab/run start xen-pair --dir "$hosts" 3>&- && on b mkdir -p /tmp/p && new_pair "$@"; do
+		[ $tries -lt 3 ] || return 1
+		tries=$((tries + 1))
+		echo "# two hosts and a pair, start $tries" >&3
+	done
 }
 
 xen_teardown_file() {
