@@ -24,6 +24,7 @@
 #include "xen_stream.h"
 
 #define ROUND_US 10000	  /* between the beginnings of two rounds */
+#define WAIT_ROUND_US 250000 /* while libxl builds both over there, and nothing else is left to do */
 #define SUSPEND_MS 30000  /* for both guests to suspend */
 #define PAGE 4096u
 
@@ -597,6 +598,11 @@ static bool source_built_first(void *m)
 	return !((struct source *)m)->offline;
 }
 
+static void source_wait(void *m, bool yes)
+{
+	cump_engine_pace(((struct source *)m)->pair->engine, yes ? WAIT_ROUND_US : ROUND_US);
+}
+
 static int source_fd(void *m)
 {
 	(void)m;
@@ -745,6 +751,7 @@ const struct pair_source_ops xen_source_ops = {
 	.start = source_start,
 	.estimate = source_estimate,
 	.built_first = source_built_first,
+	.wait = source_wait,
 	.fd = source_fd,
 	.poll = source_poll,
 	.tighten = source_tighten,

@@ -16,13 +16,13 @@ struct cump_engine {
 	struct cump cump;
 	struct cump_source source[CUMP_MEMBERS];
 	struct cump_sink sink;
-	uint64_t round_us;
 	bool whole[CUMP_MEMBERS]; /* CUMP_WHOLE was put */
 	uint64_t gfn[CUMP_BATCH];
 	struct cump_page page[CUMP_BATCH];
 
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t told;
+	uint64_t round_us;
 	bool hold, finish, abort;
 	struct cump_stats stats;
 };
@@ -40,6 +40,14 @@ static void tell(struct cump_engine *e, bool *what)
 {
 	pthread_mutex_lock(&e->lock);
 	*what = true;
+	pthread_cond_broadcast(&e->told);
+	pthread_mutex_unlock(&e->lock);
+}
+
+void cump_engine_pace(struct cump_engine *e, uint64_t round_us)
+{
+	pthread_mutex_lock(&e->lock);
+	e->round_us = round_us;
 	pthread_cond_broadcast(&e->told);
 	pthread_mutex_unlock(&e->lock);
 }
@@ -75,13 +83,16 @@ static int aborted(struct cump_engine *e, struct err *err)
 	return leave(e, true) ? err_set(err, -ECANCELED, "copy pair: given up") : 0;
 }
 
-static void await(struct cump_engine *e, uint64_t until_us)
+/* Until the round after the one that was begun at @begun_us is due. */
+static void await_round(struct cump_engine *e, uint64_t begun_us)
 {
-	struct timespec until = {(time_t)(until_us / 1000000), (long)(until_us % 1000000 * 1000)};
-
 	pthread_mutex_lock(&e->lock);
-	while (!e->hold && !e->finish && !e->abort && units_now_us() < until_us)
+	while (!e->hold && !e->finish && !e->abort && units_now_us() < begun_us + e->round_us) {
+		uint64_t until_us = begun_us + e->round_us;
+		struct timespec until = {(time_t)(until_us / 1000000), (long)(until_us % 1000000 * 1000)};
+
 		pthread_cond_timedwait(&e->told, &e->lock, &until);
+	}
 	pthread_mutex_unlock(&e->lock);
 }
 
@@ -357,7 +368,7 @@ static int copy_while_running(struct cump_engine *e, struct err *err)
 		note_round(e, round);
 		rc = copy_round(e, err);
 		if (!rc)
-			await(e, begun + e->round_us);
+			await_round(e, begun);
 	}
 	if (!rc)
 		await_finish(e);

@@ -106,6 +106,8 @@ void cump_engine_free(struct cump_engine *e); /* NULL is fine; not while it runs
  */
 int cump_engine_run(struct cump_engine *e, struct err *err);
 
+/* As @round_us of cump_engine_new; comes into effect at once. */
+void cump_engine_pace(struct cump_engine *e, uint64_t round_us);
 /* Both members are about to stand still: no further round, which would only take time from them. */
 void cump_engine_hold(struct cump_engine *e);
 /* Both members stand still: send the rest. Comes into effect at the next batch. */

@@ -66,6 +66,8 @@ struct pair_source_ops {
 	int (*estimate)(void *m, struct pair_estimate *e, struct err *err);
 	/* Is its guest to be stopped only when the other side has built() it? NULL: no. */
 	bool (*built_first)(void *m);
+	/* It would be stopped but for that: it need not do much until it is told otherwise. NULL: it is all the same. */
+	void (*wait)(void *m, bool yes);
 	/* Readable when something happened to it; -1: nothing ever does. */
 	int (*fd)(void *m);
 	/* Take in what happened to it; asks nothing. */

@@ -43,6 +43,8 @@ struct send {
 	bool streams[PAIR_MEMBERS];
 	bool ran[PAIR_MEMBERS]; /* it ran before: it shall run afterwards */
 	bool built; /* the other side has said so */
+	bool waits; /* the members were told so */
+	uint64_t fresh_round; /* when it is over, little is left again */
 	struct stop_watch watch[PAIR_MEMBERS];
 	struct budget budget;
 	struct pair_progress progress;
@@ -387,13 +389,31 @@ static bool one_stopped(struct send *s)
 	return s->watch[0].stopped || s->watch[1].stopped;
 }
 
-/* Before that, to stop them would only make them wait, standing still. */
-static bool may_stop(struct send *s)
+/* To stop them before the other side has built them would only make them wait, standing still. */
+static bool must_wait(struct send *s)
 {
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		if (!s->built && s->streams[i] && ops(s, i)->built_first && ops(s, i)->built_first(s->m[i]))
-			return false;
-	return true;
+			return true;
+	return false;
+}
+
+/* By the budget (@near) and by the other side. After a wait, when what was written meanwhile has been sent. */
+static bool may_stop(struct send *s, bool near)
+{
+	bool must = must_wait(s), wait = must && (near || s->waits), fresh = true;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		if (!s->streams[i] || !ops(s, i)->wait)
+			continue;
+		if (s->waits != wait)
+			ops(s, i)->wait(s->m[i], wait);
+		if (s->waits && !wait)
+			s->fresh_round = s->budget.track[i].round + 2;
+		fresh = fresh && s->budget.track[i].round >= s->fresh_round;
+	}
+	s->waits = wait;
+	return near && !must && fresh;
 }
 
 /*
@@ -427,7 +447,7 @@ static void wait_tick(struct send *s)
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		p[1 + i] = (struct pollfd){s->streams[i] ? ops(s, i)->fd(s->m[i]) : -1, POLLIN, 0};
-	poll(p, 1 + PAIR_MEMBERS, tick_ms(&s->budget));
+	poll(p, 1 + PAIR_MEMBERS, s->waits ? FAR_TICK_MS : tick_ms(&s->budget));
 }
 
 static int iterate(struct send *s, struct err *err)
@@ -452,7 +472,7 @@ static int iterate(struct send *s, struct err *err)
 		now = units_now_us();
 		v = budget_decide(&s->budget, now, credit);
 		trace_budget(&s->budget, credit);
-		if (v != BUDGET_GO_ON && may_stop(s)) {
+		if (may_stop(s, v != BUDGET_GO_ON)) {
 			s->report->forced = v == BUDGET_FORCED;
 			return 0;
 		}
