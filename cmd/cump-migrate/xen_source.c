@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -65,6 +66,7 @@ struct xen_pair {
 	struct err err; /* of the engine's thread, once it is over */
 	pthread_t thread;
 	bool runs;
+	int ended; /* an eventfd: the engine is */
 	pthread_mutex_t lock; /* of the savers' ends */
 	bool finishing;
 	/* their stop */
@@ -320,6 +322,7 @@ static void *run_engine(void *ctx)
 	struct xen_pair *p = ctx;
 
 	cump_engine_run(p->engine, &p->err);
+	eventfd_write(p->ended, 1);
 	return NULL;
 }
 
@@ -404,6 +407,7 @@ static void leave_pair(struct source *s)
 	if (--p->users)
 		return;
 	cump_engine_free(p->engine);
+	close(p->ended);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
@@ -503,9 +507,14 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 		rc = ours ? open_memory(member[i], err) : 0;
 		p->member[i] = member[i];
 	}
+	p->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!rc && p->ended < 0)
+		rc = err_sys(err, -errno, "join pair");
 	if (!rc)
 		rc = cump_engine_new(source, &sink, policy, ROUND_US, &p->engine, err);
 	if (rc) {
+		if (p->ended >= 0)
+			close(p->ended);
 		free(p);
 		return rc;
 	}
@@ -605,8 +614,9 @@ static void source_wait(void *m, bool yes)
 
 static int source_fd(void *m)
 {
-	(void)m;
-	return -1;
+	struct source *s = m;
+
+	return s->d.pv ? -1 : s->pair->ended;
 }
 
 static void source_poll(void *m)

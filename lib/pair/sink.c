@@ -270,10 +270,11 @@ static int both_ready(struct receive *r, struct err *err)
 	return all;
 }
 
-/* Told once: some sources wait for it before they stop their guests. */
+/* Told once: some sources wait for it before they stop their guests. A wrong pair is seen before they do. */
 static int tell_built(struct receive *r, struct err *err)
 {
 	bool any = false;
+	int rc = 0;
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		const struct pair_sink_ops *o = r->s.driver[i]->sink;
@@ -285,7 +286,10 @@ static int tell_built(struct receive *r, struct err *err)
 	if (!any || r->told_built)
 		return 0;
 	r->told_built = true;
-	return wire_send(r->wire, message_new("built"), err);
+	if (r->told_late)
+		rc = check_identities(r, true, err);
+	r->told_late = false;
+	return rc ? rc : wire_send(r->wire, message_new("built"), err);
 }
 
 static int take_data(struct receive *r, struct err *err)

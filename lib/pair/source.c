@@ -25,6 +25,7 @@
 #define TICK_MS 4	 /* between two looks at the estimates, near the end of a pass */
 #define FAR_TICK_MS 32	 /* far from it: each look takes the hypervisor's lock */
 #define FINISH_TICK_MS 1 /* guests stand still: every millisecond counts */
+#define DRIVEN_TICK_MS 20 /* of members that say when they have ended; until then looks would take their time */
 
 struct send;
 
@@ -541,6 +542,22 @@ static int stop_both(struct send *s, struct err *err)
 	return 0;
 }
 
+/* Until a member may have ended, or something is on the wire. */
+static void wait_for_end(struct send *s)
+{
+	struct pollfd p[1 + PAIR_MEMBERS] = {{wire_fd(s->wire), POLLIN, 0}};
+	bool all_tell = true;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		const struct budget_track *t = &s->budget.track[i];
+		int fd = t->streams && t->driven && !t->over ? ops(s, i)->fd(s->m[i]) : -1;
+
+		p[1 + i] = (struct pollfd){fd, POLLIN, 0};
+		all_tell = all_tell && (!t->streams || fd >= 0);
+	}
+	poll(p, 1 + PAIR_MEMBERS, all_tell ? DRIVEN_TICK_MS : FINISH_TICK_MS);
+}
+
 static int send_rest(struct send *s, struct err *err)
 {
 	uint64_t until = units_now_us() + s->conf->limits.rendezvous_us;
@@ -564,7 +581,9 @@ static int send_rest(struct send *s, struct err *err)
 		if (!rc)
 			rc = cancelled(s, err);
 		if (!rc)
-			rc = unexpected(s, FINISH_TICK_MS, err);
+			wait_for_end(s);
+		if (!rc)
+			rc = unexpected(s, 0, err);
 	}
 	return rc;
 }
