@@ -114,10 +114,11 @@ static void wait_for_watch(const struct suspend *s, int ms)
 /* As xen_suspended(), without what libxl does around the one question: it takes processor time from the guests. */
 static bool stands_still(const struct suspend *s, unsigned i)
 {
-	xc_dominfo_t info;
+	xc_domaininfo_t info;
 
-	return xc_domain_getinfo(s->xch, s->domid[i], 1, &info) == 1 && info.domid == s->domid[i] && info.shutdown &&
-	       !info.dying && info.shutdown_reason == SHUTDOWN_suspend;
+	return xc_domain_getinfolist(s->xch, s->domid[i], 1, &info) == 1 && info.domain == s->domid[i] &&
+	       (info.flags & (XEN_DOMINF_shutdown | XEN_DOMINF_dying)) == XEN_DOMINF_shutdown &&
+	       (info.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask) == SHUTDOWN_suspend;
 }
 
 /* How many stand still. Nothing else is done here: what delays the second look is taken for skew. */

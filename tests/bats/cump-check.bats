@@ -427,7 +427,7 @@ complaints() {
 	dest=unix:$d/old
 	move
 	assert_failure 3
-	assert_one_line 'ask destination: it speaks version 99 of the protocol, this is 1'
+	assert_one_line 'ask destination: it speaks version 99 of the protocol, this is 2'
 	assert_journals_settled
 }
 
