@@ -354,10 +354,10 @@ static void show(struct send *s, const char *phase)
 }
 
 /* While nothing is asked of the peer, a message can only be its "built" or "failed". */
-static int unexpected(struct send *s, int timeout_ms, struct err *err)
+static int unexpected(struct send *s, struct err *err)
 {
 	struct json_object *m = NULL;
-	int rc = message_expect(s->wire, "built", timeout_ms, &m, NULL, err);
+	int rc = message_expect(s->wire, "built", 0, &m, NULL, err);
 
 	json_object_put(m);
 	s->built = s->built || !rc;
@@ -489,7 +489,7 @@ static int iterate(struct send *s, struct err *err)
 		if (s->conf->limits.timeout_us && now - begun > s->conf->limits.timeout_us)
 			return err_set(err, -ETIMEDOUT, "move pair: pre-copy did not end in time");
 		show(s, "copy");
-		rc = unexpected(s, 0, err);
+		rc = unexpected(s, err);
 		if (rc)
 			return rc;
 		wait_tick(s);
@@ -583,7 +583,7 @@ static int send_rest(struct send *s, struct err *err)
 		if (!rc)
 			wait_for_end(s);
 		if (!rc)
-			rc = unexpected(s, 0, err);
+			rc = unexpected(s, err);
 	}
 	return rc;
 }
