@@ -4,6 +4,7 @@
  * Xen's own vif-bridge does the same in ten seconds here: it starts hundreds of processes, and
  * that is what a PV dom0 without hardware is slow at. A guest stands still meanwhile when it moves.
  */
+#include <fcntl.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <linux/sockios.h>
+#include <unistd.h>
 #include <xenstore.h>
 
 #define BRIDGE "lab0"
@@ -37,6 +39,20 @@ static int put_on_bridge(const char *name)
 	return ioctl(fd, SIOCSIFFLAGS, &up) ? fail(name) : 0;
 }
 
+/*
+ * For five minutes the bridge sends a guest's frames to where it last saw its address: to the other host, if a guest of
+ * that address was there. One that boots and only answers, as a vTPM does, would never be seen here.
+ */
+static int forget_addresses(void)
+{
+	const char *flush = "/sys/class/net/" BRIDGE "/bridge/flush";
+	int fd = open(flush, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		return fail(flush);
+	return close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = getenv("vif"), *path = getenv("XENBUS_PATH");
@@ -47,7 +63,7 @@ int main(int argc, char **argv)
 		return fail("vif, XENBUS_PATH");
 	if (strcmp(argv[1], "online") != 0 && strcmp(argv[1], "add") != 0)
 		return 0;
-	if (put_on_bridge(name))
+	if (put_on_bridge(name) || forget_addresses())
 		return 1;
 	xs = xs_open(0);
 	snprintf(node, sizeof(node), "%s/hotplug-status", path);
