@@ -58,8 +58,9 @@ void xen_uuid_text(const libxl_uuid *uuid, char text[37]);
  * Ask @n ≤ XEN_SUSPEND_MAX domains to suspend, all at once, as libxl_domain_suspend_only would, until all stand still
  * or @timeout_ms has passed (-ETIMEDOUT: then all run again; to see to that takes up to 20 s more). A guest may
  * fail to: one that waits in its kernel for the answer of another that stands still cannot be frozen. Then those
- * that stand still run on for a moment, and all are asked again. @when_us: CLOCK_REALTIME at which each was found
- * to stand still.
+ * that stand still run on for a moment, and all are asked again; so they are, at most twice, where they stood still
+ * more than 5 ms apart. @when_us: CLOCK_REALTIME at which each was found to stand still. Who took the question up first
+ * is paused until the other has, at most 50 ms: if the caller dies then, it stays so.
  */
 #define XEN_SUSPEND_MAX 2
 int xen_suspend(libxl_ctx *ctx, const uint32_t *domid, uint64_t *when_us, unsigned n, int timeout_ms,

@@ -18,6 +18,9 @@
 /* Linux tries to freeze its processes for pm_freeze_timeout, 20 s unless told otherwise. */
 #define LATE_US 20000000
 #define PAUSE_US 40000	   /* for what was in flight to be answered */
+#define SKEW_US 5000	   /* that far apart they are asked again, */
+#define APART_MAX 2	   /* so many times: guests run on meanwhile, but what they ask of each other is slow */
+#define STEP_US 50000	   /* who is ahead of the other waits no longer */
 #define LOOK_MS 2	   /* xenstore's watch tells late of a domain's end: when it was is asked of Xen */
 #define ASK_MS 20	   /* between two looks into xenstore */
 
@@ -29,6 +32,10 @@ struct suspend {
 	uint64_t *when_us;
 	unsigned n;
 	uint64_t until_us;
+	/* of the attempt under way */
+	bool touched[XEN_SUSPEND_MAX]; /* its question was written or emptied */
+	bool taken[XEN_SUSPEND_MAX], held[XEN_SUSPEND_MAX];
+	uint64_t held_us; /* since when; 0: nobody was */
 };
 
 bool xen_suspended(libxl_ctx *ctx, uint32_t domid)
@@ -101,14 +108,18 @@ static bool taken_up(const struct suspend *s, unsigned i)
 
 /* ---- waiting ---- */
 
-static void wait_for_watch(const struct suspend *s, int ms)
+static void wait_for_watch(struct suspend *s, int ms)
 {
 	struct pollfd p = {xs_fileno(s->xs), POLLIN, 0};
-	char **event;
+	char **event, path[80];
 
 	poll(&p, 1, ms);
-	while ((event = xs_check_watch(s->xs)))
+	while ((event = xs_check_watch(s->xs))) {
+		for (unsigned i = 0; i < s->n; i++)
+			if (!strcmp(event[XS_WATCH_PATH], question_path(s, i, path)))
+				s->touched[i] = true;
 		free(event);
+	}
 }
 
 /* As xen_suspended(), without what libxl does around the one question: it takes processor time from the guests. */
@@ -141,7 +152,7 @@ static void take_question_back(const struct suspend *s)
 		write_node(s, i, "", NULL);
 }
 
-static void let_run(const struct suspend *s, uint64_t us)
+static void let_run(struct suspend *s, uint64_t us)
 {
 	uint64_t until = units_now_us() + us;
 
@@ -151,42 +162,93 @@ static void let_run(const struct suspend *s, uint64_t us)
 
 /* ---- an attempt ---- */
 
+static void hold(struct suspend *s, unsigned i)
+{
+	s->held[i] = !xc_domain_pause(s->xch, s->domid[i]);
+	s->held_us = units_now_us();
+}
+
+static void let_go(struct suspend *s)
+{
+	for (unsigned i = 0; i < s->n; i++) {
+		if (s->held[i])
+			xc_domain_unpause(s->xch, s->domid[i]);
+		s->held[i] = false;
+	}
+}
+
+static void begin_attempt(struct suspend *s)
+{
+	s->held_us = 0;
+	for (unsigned i = 0; i < s->n; i++)
+		s->touched[i] = s->taken[i] = false;
+}
+
 /*
  * The one that failed may still be at its last attempt: the others are asked when it has taken up the
  * new question, so that all stop together.
  */
-static int ask(const struct suspend *s, unsigned first, bool again, struct err *err)
+static int ask(struct suspend *s, unsigned first, bool again, struct err *err)
 {
 	uint64_t asked = 0;
 	int rc = 0;
 
+	begin_attempt(s);
 	while (!rc && again && !late(s)) {
 		if (units_now_us() - asked > AGAIN_US) {
 			rc = write_node(s, first, "suspend", err);
 			asked = units_now_us();
 		}
 		wait_for_watch(s, ASK_MS);
-		if (taken_up(s, first) || stands_still(s, first))
+		if (taken_up(s, first) || stands_still(s, first)) {
+			hold(s, first);
 			break;
+		}
 	}
 	return rc ? rc : ask_all(s, again ? first : s->n, err);
 }
 
-static bool attempt(const struct suspend *s, uint64_t patience_us)
+/*
+ * Xenstore's answers to the guests are as far apart as they are long, in dom0 of one busy processor some milliseconds;
+ * from an answer to its standing still is not much longer. Who has it first waits for the other's.
+ */
+static void keep_in_step(struct suspend *s)
+{
+	unsigned taken = 0;
+
+	for (unsigned i = 0; i < s->n; i++) {
+		if (s->touched[i] && !s->taken[i])
+			s->taken[i] = taken_up(s, i);
+		s->touched[i] = false;
+		taken += s->taken[i];
+	}
+	if (taken == s->n || (s->held_us && units_now_us() - s->held_us > STEP_US)) {
+		let_go(s);
+		return;
+	}
+	for (unsigned i = 0; i < s->n; i++)
+		if (s->taken[i] && !s->held_us)
+			hold(s, i);
+}
+
+static bool attempt(struct suspend *s, uint64_t patience_us)
 {
 	uint64_t since = units_now_us();
 	unsigned still = 0, now;
 
-	while (units_now_us() - since < patience_us) {
+	while (still < s->n && units_now_us() - since < patience_us) {
 		wait_for_watch(s, LOOK_MS);
+		if (!still && s->n > 1)
+			keep_in_step(s);
 		now = look(s);
-		if (now == s->n)
-			return true;
-		if (now != still) /* each its own time */
+		if (now != still) { /* each its own time */
+			let_go(s);
 			since = units_now_us();
+		}
 		still = now;
 	}
-	return false;
+	let_go(s);
+	return still == s->n;
 }
 
 /* Let those run that stand still. *@failed: one that does not. */
@@ -208,7 +270,7 @@ static int take_back(const struct suspend *s, unsigned *failed, struct err *err)
 }
 
 /* Who has taken the question up may stand still long after it was taken back, and nobody would wake it. */
-static void resume_latecomer(const struct suspend *s, unsigned i)
+static void resume_latecomer(struct suspend *s, unsigned i)
 {
 	uint64_t until = units_now_us() + LATE_US;
 	bool still = false;
@@ -221,17 +283,37 @@ static void resume_latecomer(const struct suspend *s, unsigned i)
 		log_error("domain %u stands still, and could not be resumed", s->domid[i]);
 }
 
-static int suspend_all(const struct suspend *s, struct err *err)
+static uint64_t skew_us(const struct suspend *s)
 {
+	uint64_t first = s->when_us[0], last = s->when_us[0];
+
+	for (unsigned i = 1; i < s->n; i++) {
+		first = s->when_us[i] < first ? s->when_us[i] : first;
+		last = s->when_us[i] > last ? s->when_us[i] : last;
+	}
+	return last - first;
+}
+
+static int suspend_all(struct suspend *s, struct err *err)
+{
+	unsigned failed = 0, apart = 0;
 	uint64_t patience_us = PATIENCE_US;
-	unsigned failed = 0;
 	int rc;
 
 	for (unsigned tries = 0;; tries++) {
 		rc = ask(s, failed, tries > 0, err);
+		if (rc)
+			let_go(s);
 		if (!rc && attempt(s, patience_us)) {
-			take_question_back(s);
-			return 0;
+			if (skew_us(s) <= SKEW_US || apart++ == APART_MAX || late(s)) {
+				take_question_back(s);
+				return 0;
+			}
+			log_verbose("they stood still %.1f ms apart: again", (double)skew_us(s) / 1e3);
+			rc = take_back(s, &failed, err);
+			if (rc)
+				return rc;
+			continue;
 		}
 		patience_us += patience_us / 2;
 		if (patience_us > PATIENCE_MAX_US)
@@ -248,11 +330,21 @@ static int suspend_all(const struct suspend *s, struct err *err)
 	}
 }
 
+static int watch(const struct suspend *s, struct err *err)
+{
+	bool ok = xs_watch(s->xs, "@releaseDomain", "end");
+	char path[80];
+
+	for (unsigned i = 0; ok && i < s->n; i++)
+		ok = xs_watch(s->xs, question_path(s, i, path), "question");
+	return ok ? 0 : err_sys(err, -errno, "watch xenstore");
+}
+
 int xen_suspend(libxl_ctx *ctx, const uint32_t *domid, uint64_t *when_us, unsigned n, int timeout_ms,
 		struct err *err)
 {
-	struct suspend s = {ctx, xen_control(err), xs_open(0), domid, when_us, n,
-			    units_now_us() + (uint64_t)timeout_ms * 1000};
+	struct suspend s = {.ctx = ctx, .xch = xen_control(err), .xs = xs_open(0), .domid = domid, .when_us = when_us,
+			    .n = n, .until_us = units_now_us() + (uint64_t)timeout_ms * 1000};
 	int rc;
 
 	if (!s.xch || !s.xs) {
@@ -260,9 +352,8 @@ int xen_suspend(libxl_ctx *ctx, const uint32_t *domid, uint64_t *when_us, unsign
 		goto close;
 	}
 	memset(when_us, 0, n * sizeof(*when_us));
-	if (!xs_watch(s.xs, "@releaseDomain", "end"))
-		rc = err_sys(err, -errno, "watch xenstore");
-	else
+	rc = watch(&s, err);
+	if (!rc)
 		rc = suspend_all(&s, err);
 close:
 	if (s.xs)
