@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "net/addr.h"
 #include "pair/message.h"
 #include "vm/vm.h"
 
@@ -189,21 +190,14 @@ int qemu_quit(struct qemu *q, struct err *err)
 	return process_end(q->process, 2000, err);
 }
 
-void qemu_write_ahead(int fd, int bytes)
-{
-	/* Beyond net.core.wmem_max only with CAP_NET_ADMIN; else as much as is allowed. */
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)))
-		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-}
-
 int qemu_stream(struct qemu *q, int *stream, int *theirs, struct err *err)
 {
 	int sv[2], rc;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv))
 		return err_sys(err, -errno, "make socket pair");
-	qemu_write_ahead(sv[0], QEMU_WRITE_AHEAD);
-	qemu_write_ahead(sv[1], QEMU_WRITE_AHEAD);
+	net_write_ahead(sv[0], NET_WRITE_AHEAD);
+	net_write_ahead(sv[1], NET_WRITE_AHEAD);
 	rc = qmp_send_fd(q->qmp, "cump", sv[1], QEMU_QMP_MS, err);
 	if (rc || !theirs)
 		close(sv[1]);

@@ -30,12 +30,9 @@ int qemu_need(const struct qemu *q, struct err *err);
 int qemu_quit(struct qemu *q, struct err *err);
 /*
  * A socket pair: one end goes to QEMU as "cump", the other is ours. *@theirs (if not NULL):
- * a second hand on QEMU's end, for qemu_write_ahead; while it is open there is no end of stream.
+ * a second hand on QEMU's end, for net_write_ahead; while it is open there is no end of stream.
  */
 int qemu_stream(struct qemu *q, int *stream, int *theirs, struct err *err);
-/* How much may be written into @fd before the other end reads. */
-#define QEMU_WRITE_AHEAD (1 << 20)
-void qemu_write_ahead(int fd, int bytes);
 /* Switch one migration capability. */
 int qemu_capability(struct qemu *q, const char *name, bool on, struct err *err);
 /* Another QEMU on this host that is bound to the same vTPM VM: its pid, or 0. */

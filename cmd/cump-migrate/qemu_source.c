@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "drivers.h"
+#include "net/addr.h"
 #include "pair/message.h"
 #include "qemu.h"
 
@@ -279,7 +280,7 @@ static void source_tighten(void *m, bool tight)
 	struct source *s = m;
 
 	if (s->theirs >= 0)
-		qemu_write_ahead(s->theirs, tight ? TIGHT_AHEAD : QEMU_WRITE_AHEAD);
+		net_write_ahead(s->theirs, tight ? TIGHT_AHEAD : NET_WRITE_AHEAD);
 }
 
 static int source_finish(void *m, struct err *err)

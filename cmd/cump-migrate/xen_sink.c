@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "drivers.h"
+#include "net/addr.h"
 #include "pair/message.h"
 #include "vm/xen.h"
 #include "xen.h"
@@ -272,7 +274,10 @@ static void *run_restore(void *ctx)
 {
 	struct err err = {0};
 	struct sink *s = ctx;
-	int rc = restore(s, &err);
+	int rc;
+
+	thread_batch();
+	rc = restore(s, &err);
 
 	pthread_mutex_lock(&s->lock);
 	s->over = true;
@@ -289,6 +294,8 @@ static int sink_receive(void *m, int *stream, struct err *err)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
 		return err_sys(err, -errno, "make a stream for %s", s->d.name);
+	net_write_ahead(fd[0], NET_WRITE_AHEAD);
+	net_write_ahead(fd[1], NET_WRITE_AHEAD);
 	s->theirs = fd[0];
 	rc = pthread_create(&s->thread, NULL, run_restore, s);
 	if (rc) {

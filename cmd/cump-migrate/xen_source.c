@@ -16,9 +16,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/units.h"
 #include "cump/engine.h"
 #include "drivers.h"
+#include "net/addr.h"
 #include "pair/message.h"
 #include "vm/xen.h"
 #include "xen.h"
@@ -321,6 +323,7 @@ static void *run_engine(void *ctx)
 {
 	struct xen_pair *p = ctx;
 
+	thread_batch();
 	cump_engine_run(p->engine, &p->err);
 	eventfd_write(p->ended, 1);
 	return NULL;
@@ -556,6 +559,8 @@ static int source_start(void *m, int *stream, struct err *err)
 		return rc;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
 		return err_sys(err, -errno, "make a stream for %s", s->d.name);
+	net_write_ahead(fd[0], NET_WRITE_AHEAD);
+	net_write_ahead(fd[1], NET_WRITE_AHEAD);
 	s->theirs = fd[0];
 	*stream = fd[1];
 	return s->offline || !all_have_streams(p) ? 0 : start_engine(p, err);
@@ -719,6 +724,20 @@ static int source_digest(void *m, char hex[65], struct err *err)
 	return s->digest[0] ? 0 : -ENODATA;
 }
 
+/* Who was killed while the one waited for the other to suspend has left it paused (xen_suspend.c). */
+static int unpause(struct source *s, libxl_ctx *ctx, struct err *err)
+{
+	libxl_dominfo info;
+	bool paused;
+
+	libxl_dominfo_init(&info);
+	paused = !libxl_domain_info(ctx, &info, s->d.domid) && info.paused;
+	libxl_dominfo_dispose(&info);
+	if (s->was_running && paused && libxl_domain_unpause(ctx, s->d.domid, NULL))
+		return xen_error(err, -EIO, "resume %s", s->d.name);
+	return 0;
+}
+
 static int source_resume(void *m, struct err *err)
 {
 	struct source *s = m;
@@ -729,10 +748,11 @@ static int source_resume(void *m, struct err *err)
 		return err ? err->code : -ENODEV;
 	log_dirty(s, false, NULL);
 	if (!xen_domain_suspended(&s->d))
-		return xen_domain_alive(&s->d) ? 0 : err_set(err, -ESRCH, "resume %s: it is gone", s->d.name);
+		return xen_domain_alive(&s->d) ? unpause(s, ctx, err)
+					       : err_set(err, -ESRCH, "resume %s: it is gone", s->d.name);
 	if (libxl_domain_resume(ctx, s->d.domid, 1, NULL))
 		return xen_error(err, -EIO, "resume %s", s->d.name);
-	return 0;
+	return unpause(s, ctx, err);
 }
 
 static int source_release(void *m, struct json_object **receipt, struct err *err)

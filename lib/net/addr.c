@@ -524,6 +524,13 @@ static void peer_words(int fd, const struct sockaddr_storage *ss, char *peer, si
 		snprintf(peer, size, "unknown");
 }
 
+void net_write_ahead(int fd, int bytes)
+{
+	/* Beyond net.core.wmem_max only with CAP_NET_ADMIN; else as much as is allowed. */
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)))
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 int net_accept(int listener, char *peer, size_t size, struct err *err)
 {
 	struct sockaddr_storage ss = {0};

@@ -44,6 +44,10 @@ int net_local_addr(int fd, struct net_addr *addr, struct err *err);
 /* A connected, close-on-exec, non-blocking descriptor (TCP_NODELAY, keep-alive), or -errno. */
 int net_connect(const struct net_addr *addr, int timeout_ms, struct err *err);
 
+/* How much may be written into @fd, a socket, before the other end reads; less where the system allows less. */
+#define NET_WRITE_AHEAD (1 << 20)
+void net_write_ahead(int fd, int bytes);
+
 /* Accept one; as net_connect's descriptor; @peer (may be NULL, ≥ 128 bytes) gets words for the log. */
 int net_accept(int listener, char *peer, size_t size, struct err *err);
 

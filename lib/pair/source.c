@@ -418,26 +418,31 @@ static bool may_stop(struct send *s, bool near)
 }
 
 /*
- * A look is due when a quarter of what may be read of a member before it is parked has been; of one that is driven, a
- * quarter of what is left.
+ * A look is due when a quarter of what may be read of a member before it is parked has been; of those that are driven,
+ * by one engine, a quarter of what both have left.
  */
 static int tick_ms(const struct budget *b)
 {
-	double ms = FAR_TICK_MS;
-	bool all_parked = true;
+	double ms = FAR_TICK_MS, driven = 0;
+	bool all_parked = true, any_driven = false;
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		const struct budget_track *t = &b->track[i];
 
-		uint64_t park = t->driven ? 0 : BUDGET_PARK_BYTES;
-
 		if (!t->streams || t->over || t->parked_us)
 			continue;
 		all_parked = false;
-		if (b->bandwidth < 1 || !t->round || t->pass_round || t->remaining < park)
+		if (t->driven) {
+			any_driven = t->round && b->bandwidth >= 1;
+			driven += (double)t->remaining;
+			continue;
+		}
+		if (b->bandwidth < 1 || !t->round || t->pass_round || t->remaining < BUDGET_PARK_BYTES)
 			return TICK_MS;
-		ms = fmin(ms, (double)(t->remaining - park) * 250 / b->bandwidth);
+		ms = fmin(ms, (double)(t->remaining - BUDGET_PARK_BYTES) * 250 / b->bandwidth);
 	}
+	if (any_driven)
+		ms = fmin(ms, driven * 250 / b->bandwidth);
 	return all_parked || ms < TICK_MS ? TICK_MS : (int)ms;
 }
 

@@ -17,6 +17,7 @@
 #include <linux/tcp.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/units.h"
 
 #define BATCH (128u << 10)	     /* one read of a member's stream */
@@ -547,7 +548,7 @@ static int one_round(struct wire *w, struct err *err)
 
 	wait_round(w, &r);
 	rc = queue_messages(w);
-	if (!rc && r.listening)
+	if (!rc && r.listening && (r.p[1].revents || net_conn_has_buffered(w->conn)))
 		rc = read_conn(w, err);
 	first = w->lane[1].left > w->lane[0].left;
 	for (unsigned k = 0; !rc && k < PAIR_MEMBERS; k++) {
@@ -575,6 +576,7 @@ static void *run(void *arg)
 	struct err err = {0};
 	int rc = 0;
 
+	thread_batch();
 	while (!rc) {
 		bool done;
 
@@ -583,7 +585,6 @@ static void *run(void *arg)
 		done = w->closing && !w->to_send.n && !bytes_size(&w->out);
 		for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 			w->lane[i].drained = w->lane[i].read_eof && !bytes_size(&w->out);
-		pthread_cond_broadcast(&w->changed);
 		pthread_mutex_unlock(&w->lock);
 		if (done)
 			break;
@@ -701,10 +702,15 @@ int wire_attach(struct wire *w, unsigned owner, int fd, uint64_t credit)
 
 void wire_gate(struct wire *w, unsigned owner, uint64_t credit)
 {
+	struct lane *l = &w->lane[owner];
+	bool parked;
+
 	pthread_mutex_lock(&w->lock);
-	w->lane[owner].credit = credit;
+	parked = !l->credit;
+	l->credit = credit;
 	pthread_mutex_unlock(&w->lock);
-	ring(w->wake);
+	if (parked && credit) /* else the thread waits for the member already, or sees to it when it has read */
+		ring(w->wake);
 }
 
 void wire_cut(struct wire *w, unsigned owner)
@@ -757,7 +763,7 @@ int wire_recv(struct wire *w, int timeout_ms, struct json_object **message, stru
 	quiet(w->alert);
 	pthread_mutex_lock(&w->lock);
 	while (!w->in.n && !w->down.code && !rc)
-		rc = -pthread_cond_timedwait(&w->changed, &w->lock, &until);
+		rc = timeout_ms ? -pthread_cond_timedwait(&w->changed, &w->lock, &until) : -ETIMEDOUT;
 	*message = pop(&w->in);
 	if (*message)
 		rc = 0;

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BASE_THREAD_H
+#define BASE_THREAD_H
+
+/*
+ * The calling thread, and the processes that it starts, work through a long stream: woken by who feeds it they do not
+ * interrupt him (SCHED_BATCH, sched(7)). On one processor both then run for milliseconds, not for a few pages at a
+ * time. Where the system does not allow it all stays as it is.
+ */
+void thread_batch(void);
+
+#endif
