@@ -138,6 +138,21 @@ matrix() { # VICTIM [REGEXP of steps]
 	matrix sender ^send
 }
 
+# As xen_suspend leaves it that waited for the other's answer; no step is there.
+@test "a sender that dies while it has paused one of the two" {
+	start_receiver
+	move --no-compress --debug-at 'send:converged=xl pause pair-vtpm; kill -KILL $PPID'
+	assert_equal "$status" 137
+	run on "$home" xl list
+	assert_line --regexp '^pair-vtpm +.* --p--- '
+	run on "$home" "$tool" recover --state-dir /tmp/c/sa
+	assert_success
+	both_run "$home"
+	run on "$home" xl list
+	refute_line --regexp '^pair.* --p--- '
+	assert_alive
+}
+
 @test "the receiver's child is killed at every step" {
 	matrix child ^receive
 }
