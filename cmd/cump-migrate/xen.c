@@ -105,6 +105,28 @@ bool xen_domain_runs(const struct xen_domain *d)
 	return yes;
 }
 
+/*
+ * Not by libxl_domain_unpause(), which asks xenstore first (for a device model, which it has not): the other member,
+ * which was started just now, keeps that busy.
+ */
+int xen_domain_start(xc_interface *xch, const struct xen_domain *d, struct err *err)
+{
+	xc_domaininfo_t info = {0};
+	libxl_uuid handle;
+	char uuid[37] = "";
+
+	if (d->domid != UINT32_MAX && xc_domain_getinfolist(xch, d->domid, 1, &info) == 1 && info.domain == d->domid &&
+	    !(info.flags & XEN_DOMINF_dying)) {
+		memcpy(&handle.uuid, info.handle, sizeof(handle.uuid));
+		xen_uuid_text(&handle, uuid);
+	}
+	if (strcmp(uuid, d->uuid) != 0)
+		return err_set(err, -ESRCH, "start %s: it is gone", d->name);
+	if (info.flags & XEN_DOMINF_paused && xc_domain_unpause(xch, d->domid))
+		return xen_error(err, -EIO, "start %s", d->name);
+	return 0;
+}
+
 bool xen_domain_suspended(const struct xen_domain *d)
 {
 	return xen_domain_alive(d) && xen_suspended(xen_ctx(NULL), d->domid);

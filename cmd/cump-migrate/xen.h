@@ -31,6 +31,7 @@ int xen_domain_movable(const struct xen_domain *d, bool offline, struct err *err
 bool xen_domain_alive(const struct xen_domain *d);
 bool xen_domain_runs(const struct xen_domain *d);
 bool xen_domain_suspended(const struct xen_domain *d); /* by itself, when it was asked to */
+int xen_domain_start(xc_interface *xch, const struct xen_domain *d, struct err *err); /* paused; 0 also if it runs */
 int xen_domain_destroy(const struct xen_domain *d, struct err *err); /* 0 also if it is gone */
 
 /*

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,10 +26,12 @@
 struct sink {
 	struct json_object *place;
 	struct xen_domain d;
+	xc_interface *xch; /* open before it is to start: the other, which runs then, keeps this system busy */
 	bool is_vtpm, mine; /* no domain of this uuid was here: one that is, is ours to drop */
 	int theirs;	    /* libxl's end of the stream */
 	pthread_t thread;
 	bool restoring; /* the thread is to be joined */
+	int ended;	/* an eventfd: it is over */
 	/* A copy of the stream is kept: then libxl reads what the copier has written to the file. */
 	pthread_t copier;
 	bool copying;
@@ -124,9 +127,12 @@ static void sink_close(void *m)
 	end_restore(s);
 	end_copy(s);
 	close_one(s->theirs);
+	close_one(s->ended);
 	close_one(s->to_libxl);
 	close_one(s->from_copier);
 	close_one(s->file);
+	if (s->xch)
+		xc_interface_close(s->xch);
 	pthread_mutex_destroy(&s->lock);
 	json_object_put(s->place);
 	free(s);
@@ -141,7 +147,7 @@ static int sink_open(struct json_object *place, void **m, struct err *err)
 		return err_set(err, -ENOMEM, "open domain: out of memory");
 	s->place = json_object_get(place);
 	s->is_vtpm = !strcmp(message_text(place, "role"), "vtpm");
-	s->theirs = s->to_libxl = s->from_copier = s->file = -1;
+	s->theirs = s->ended = s->to_libxl = s->from_copier = s->file = -1;
 	s->mine = json_object_object_get_ex(place, "mine", &v) && json_object_get_boolean(v);
 	pthread_mutex_init(&s->lock, NULL);
 	if (strlen(message_text(place, "uuid")) != 36) {
@@ -284,6 +290,7 @@ static void *run_restore(void *ctx)
 	s->rc = rc;
 	s->err = err;
 	pthread_mutex_unlock(&s->lock);
+	eventfd_write(s->ended, 1);
 	return NULL;
 }
 
@@ -292,6 +299,12 @@ static int sink_receive(void *m, int *stream, struct err *err)
 	struct sink *s = m;
 	int fd[2], rc;
 
+	s->xch = xen_control(err);
+	if (!s->xch)
+		return -ENODEV;
+	s->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->ended < 0)
+		return err_sys(err, -errno, "restore %s", s->d.name);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
 		return err_sys(err, -errno, "make a stream for %s", s->d.name);
 	net_write_ahead(fd[0], NET_WRITE_AHEAD);
@@ -329,6 +342,11 @@ static int sink_ready(void *m, struct err *err)
 	return rc;
 }
 
+static int sink_fd(void *m)
+{
+	return ((struct sink *)m)->ended;
+}
+
 static int sink_digest(void *m, char hex[65], struct err *err)
 {
 	return xen_domain_digest(&((struct sink *)m)->d, NULL, hex, err);
@@ -337,15 +355,10 @@ static int sink_digest(void *m, char hex[65], struct err *err)
 static int sink_go(void *m, struct err *err)
 {
 	struct sink *s = m;
-	libxl_ctx *ctx = xen_ctx(err);
 
-	if (!ctx)
-		return err ? err->code : -ENODEV;
-	if (!xen_domain_alive(&s->d))
-		return err_set(err, -ESRCH, "start %s: it is gone", s->d.name);
-	if (!xen_domain_runs(&s->d) && libxl_domain_unpause(ctx, s->d.domid, NULL))
-		return xen_error(err, -EIO, "start %s", s->d.name);
-	return 0;
+	if (!s->xch)
+		s->xch = xen_control(err); /* after a crash of ours */
+	return s->xch ? xen_domain_start(s->xch, &s->d, err) : -ENODEV;
 }
 
 static int sink_drop(void *m, struct json_object **receipt, struct err *err)
@@ -379,6 +392,7 @@ const struct pair_sink_ops xen_sink_ops = {
 	.receive = sink_receive,
 	.built = sink_built,
 	.ready = sink_ready,
+	.fd = sink_fd,
 	.digest = sink_digest,
 	.go = sink_go,
 	.drop = sink_drop,

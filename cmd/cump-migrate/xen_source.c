@@ -30,6 +30,13 @@
 #define WAIT_ROUND_US 250000 /* while libxl builds both over there, and nothing else is left to do */
 #define SUSPEND_MS 30000  /* for both guests to suspend */
 #define PAGE 4096u
+/*
+ * To unmap a page of another domain costs dom0 as much as to map it (PV: a trap for each). It has time for that when the
+ * pair runs over there; until then so many of a member stay mapped, for 8 bytes of page table each. What a guest gives
+ * back meanwhile is free when they are not mapped any more.
+ */
+#define HELD_PAGES (1u << 16)
+#define HELD_BATCHES 1024u
 
 _Static_assert(CUMP_BATCH <= XEN_TYPES_MAX, "one question a batch");
 
@@ -48,12 +55,19 @@ struct source {
 	uint64_t pages;
 	xc_hypercall_buffer_t log; /* one bit a page */
 	size_t log_frames;
-	void *mapped;
-	size_t mapped_pages;
+	struct held {
+		void *at;
+		size_t pages;
+	} held[HELD_BATCHES]; /* mapped, a ring */
+	unsigned held_first, held_count;
+	size_t held_pages;
 	int theirs; /* the engine's end of the stream */
 	bool verify; /* compare the memory of both sides, page by page */
 	struct xen_sent sent;
 	char digest[65];
+	/* Its stream has its head; under the pair's lock */
+	int described; /* 1 yes, < 0 failed */
+	struct err describe_err;
 	/* A PV domain is written by libxc, once it stands still. */
 	pthread_t saver;
 	bool saving; /* the thread is to be joined */
@@ -69,14 +83,18 @@ struct xen_pair {
 	pthread_t thread;
 	bool runs;
 	int ended; /* an eventfd: the engine is */
-	pthread_mutex_t lock; /* of the savers' ends */
+	pthread_t describer;
+	bool describes;
+	pthread_mutex_t lock; /* of what the describer, the stopper and the savers have done */
+	pthread_cond_t told;  /* one is described; the stop is due, or done */
 	bool finishing;
-	/* their stop */
+	/* their stop; under the lock */
 	pthread_t stopper;
+	bool has_stopper;
+	enum stop_phase { STOP_NOT_YET, STOP_NOW, STOP_DONE, STOP_NEVER } stop_phase;
 	struct err stop_err;
 	int stop_rc;
 	uint64_t stopped_us[CUMP_MEMBERS];
-	bool stopping;
 	unsigned users;
 };
 
@@ -118,13 +136,28 @@ static int engine_clean(void *ctx, uint64_t *dirty, bool last, struct err *err)
 			err);
 }
 
+static void hold(struct source *s, void *at, size_t pages)
+{
+	s->held[(s->held_first + s->held_count++) % HELD_BATCHES] = (struct held){at, pages};
+	s->held_pages += pages;
+}
+
+static void unmap_oldest(struct source *s)
+{
+	const struct held *h = &s->held[s->held_first];
+
+	xenforeignmemory_unmap(s->fmem, h->at, h->pages);
+	s->held_pages -= h->pages;
+	s->held_first = (s->held_first + 1) % HELD_BATCHES;
+	s->held_count--;
+}
+
 static void engine_unmap(void *ctx)
 {
 	struct source *s = ctx;
 
-	if (s->mapped)
-		xenforeignmemory_unmap(s->fmem, s->mapped, s->mapped_pages);
-	s->mapped = NULL;
+	while (s->held_count == HELD_BATCHES || s->held_pages > HELD_PAGES)
+		unmap_oldest(s);
 }
 
 /* Map what has content; a frame that went away between the two calls comes later, if it is there again. */
@@ -134,6 +167,7 @@ static int engine_map(void *ctx, const uint64_t *gfn, size_t n, struct cump_page
 	int failed[CUMP_BATCH];
 	struct source *s = ctx;
 	size_t with = 0;
+	uint8_t *at;
 	int rc;
 
 	for (size_t i = 0; i < n; i++)
@@ -146,16 +180,16 @@ static int engine_map(void *ctx, const uint64_t *gfn, size_t n, struct cump_page
 	}
 	if (rc || !with)
 		return rc;
-	s->mapped = xenforeignmemory_map(s->fmem, s->d.domid, PROT_READ, with, frame, failed);
-	if (!s->mapped)
+	at = xenforeignmemory_map(s->fmem, s->d.domid, PROT_READ, with, frame, failed);
+	if (!at)
 		return err_sys(err, -errno, "map %zu pages of %s", with, s->d.name);
-	s->mapped_pages = with;
+	hold(s, at, with);
 	for (size_t i = 0, k = 0; i < n; i++) {
 		if (!xen_page_has_data(page[i].type))
 			continue;
 		if (failed[k])
 			page[i].type = CUMP_LATER;
-		page[i].data = (uint8_t *)s->mapped + k++ * PAGE;
+		page[i].data = at + k++ * PAGE;
 	}
 	return 0;
 }
@@ -187,6 +221,68 @@ static int make_preface(struct source *s, struct json_object **preface, struct e
 	return rc;
 }
 
+static int put_state(void *ctx, enum cump_member member, enum cump_state which, const void *data, size_t n,
+		     struct err *err);
+
+static int put_head(struct source *s, struct err *err)
+{
+	struct json_object *preface = NULL;
+	xc_interface *xch = xen_control(err);
+	struct xen_bytes b = {0};
+	int rc = xch ? make_preface(s, &preface, err) : -ENODEV, failed;
+
+	if (!rc) {
+		json_object_object_add(preface, "late", json_object_new_boolean(true));
+		rc = xen_put_head(&b, xch, s->d.domid, preface, err);
+	}
+	if (!rc && !b.failed)
+		rc = put_state(s->pair, s->index, CUMP_HEAD, b.data, b.size, err);
+	failed = xen_bytes_free(&b);
+	if (!rc && failed)
+		rc = err_set(err, failed, "write head of %s: out of memory", s->d.name);
+	json_object_put(preface);
+	if (xch)
+		xc_interface_close(xch);
+	return rc;
+}
+
+/* The smaller one first, as the engine: the other's head goes out while that one's memory is on its way. */
+static void *run_describer(void *ctx)
+{
+	struct xen_pair *p = ctx;
+	unsigned first = p->member[CUMP_VTPM] && p->member[CUMP_VTPM]->pages < p->member[CUMP_VM]->pages;
+
+	thread_batch();
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
+		struct source *s = p->member[i ^ first];
+		struct err err = {0};
+		int rc;
+
+		if (!s || s->d.pv)
+			continue;
+		rc = put_head(s, &err);
+		pthread_mutex_lock(&p->lock);
+		s->describe_err = err;
+		s->described = rc ? rc : 1;
+		pthread_cond_broadcast(&p->told);
+		pthread_mutex_unlock(&p->lock);
+	}
+	return NULL;
+}
+
+static int await_head(struct source *s, struct err *err)
+{
+	struct xen_pair *p = s->pair;
+	int rc;
+
+	pthread_mutex_lock(&p->lock);
+	while (!s->described)
+		pthread_cond_wait(&p->told, &p->lock);
+	rc = s->described < 0 ? err_set(err, s->described, "%s", s->describe_err.text) : 0;
+	pthread_mutex_unlock(&p->lock);
+	return rc;
+}
+
 static int send_again(void *ctx, uint64_t gfn, const void *data, struct err *err)
 {
 	struct cump_page page = {gfn, XEN_DOMCTL_PFINFO_NOTAB, data};
@@ -200,19 +296,13 @@ static int send_again(void *ctx, uint64_t gfn, const void *data, struct err *err
 static int engine_state(void *ctx, enum cump_state which, const struct cump_sink *sink,
 			enum cump_member member, struct err *err)
 {
-	struct json_object *preface = NULL;
 	struct xen_bytes b = {0};
 	struct source *s = ctx;
 	int rc = 0, failed;
 
-	if (which == CUMP_HEAD) {
-		rc = make_preface(s, &preface, err);
-		if (!rc)
-			json_object_object_add(preface, "late", json_object_new_boolean(true));
-		if (!rc)
-			rc = xen_put_head(&b, s->xch, s->d.domid, preface, err);
-		json_object_put(preface);
-	} else if (which == CUMP_WHOLE) {
+	if (which == CUMP_HEAD)
+		return await_head(s, err);
+	if (which == CUMP_WHOLE) {
 		rc = xen_put_end(&b, s->xch, s->d.domid, err);
 	} else {
 		rc = s->verify ? xen_domain_digest(&s->d, &s->sent, s->digest, err) : 0;
@@ -319,6 +409,75 @@ static void *run_saver(void *ctx)
 	return NULL;
 }
 
+static enum stop_phase await_stop(struct xen_pair *p)
+{
+	enum stop_phase phase;
+
+	pthread_mutex_lock(&p->lock);
+	while (p->stop_phase == STOP_NOT_YET)
+		pthread_cond_wait(&p->told, &p->lock);
+	phase = p->stop_phase;
+	pthread_mutex_unlock(&p->lock);
+	return phase;
+}
+
+static void say_stopped(struct xen_pair *p, int rc)
+{
+	pthread_mutex_lock(&p->lock);
+	p->stop_rc = rc;
+	p->stop_phase = p->stop_phase == STOP_NOW ? STOP_DONE : p->stop_phase;
+	pthread_cond_broadcast(&p->told);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/*
+ * The guests themselves must bring their devices to rest; it takes as long as it takes. All that this needs is
+ * opened while they still run.
+ */
+static void *run_stopper(void *ctx)
+{
+	struct xen_suspend *suspend = NULL;
+	uint32_t domid[CUMP_MEMBERS];
+	struct xen_pair *p = ctx;
+	unsigned n = 0;
+	int rc;
+
+	thread_urgent();
+	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
+		if (p->member[i])
+			domid[n++] = p->member[i]->d.domid;
+	rc = xen_suspend_open(domid, n, &suspend, &p->stop_err);
+	if (await_stop(p) == STOP_NOW) {
+		if (!rc)
+			rc = xen_suspend(suspend, p->stopped_us, SUSPEND_MS, &p->stop_err);
+		say_stopped(p, rc);
+	}
+	xen_suspend_close(suspend);
+	return NULL;
+}
+
+/* As soon as both are known; what they are stopped for comes later. */
+static int start_stopper(struct xen_pair *p, struct err *err)
+{
+	int rc = pthread_create(&p->stopper, NULL, run_stopper, p);
+
+	p->has_stopper = !rc;
+	return rc ? err_sys(err, -rc, "suspend pair") : 0;
+}
+
+static void join_stopper(struct xen_pair *p)
+{
+	if (!p->has_stopper)
+		return;
+	pthread_mutex_lock(&p->lock);
+	if (p->stop_phase == STOP_NOT_YET)
+		p->stop_phase = STOP_NEVER;
+	pthread_cond_broadcast(&p->told);
+	pthread_mutex_unlock(&p->lock);
+	pthread_join(p->stopper, NULL);
+	p->has_stopper = false;
+}
+
 static void *run_engine(void *ctx)
 {
 	struct xen_pair *p = ctx;
@@ -333,11 +492,15 @@ static void stop_engine(struct xen_pair *p)
 {
 	if (!p)
 		return;
+	join_stopper(p);
 	if (p->runs)
 		cump_engine_abort(p->engine);
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
 		if (p->member[i] && (p->runs || p->member[i]->saving))
 			shutdown(p->member[i]->theirs, SHUT_RDWR);
+	if (p->describes)
+		pthread_join(p->describer, NULL);
+	p->describes = false;
 	if (p->runs)
 		pthread_join(p->thread, NULL);
 	p->runs = false;
@@ -372,7 +535,8 @@ static int open_memory(struct source *s, struct err *err)
 
 static void close_memory(struct source *s)
 {
-	engine_unmap(s);
+	while (s->held_count)
+		unmap_oldest(s);
 	if (s->log_frames)
 		xc__hypercall_buffer_free_pages(s->xch, &s->log, (int)s->log_frames);
 	s->log_frames = 0;
@@ -411,6 +575,7 @@ static void leave_pair(struct source *s)
 		return;
 	cump_engine_free(p->engine);
 	close(p->ended);
+	pthread_cond_destroy(&p->told);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
@@ -522,6 +687,7 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 		return rc;
 	}
 	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->told, NULL);
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
 		if (!member[i])
 			continue;
@@ -529,7 +695,7 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 		member[i]->index = i;
 		p->users++;
 	}
-	return 0;
+	return start_stopper(p, err);
 }
 
 static bool all_have_streams(const struct xen_pair *p)
@@ -542,9 +708,13 @@ static bool all_have_streams(const struct xen_pair *p)
 
 static int start_engine(struct xen_pair *p, struct err *err)
 {
-	int rc = pthread_create(&p->thread, NULL, run_engine, p);
+	int rc = pthread_create(&p->describer, NULL, run_describer, p);
 
-	p->runs = !rc;
+	p->describes = !rc;
+	if (!rc) {
+		rc = pthread_create(&p->thread, NULL, run_engine, p);
+		p->runs = !rc;
+	}
 	return rc ? err_sys(err, -rc, "start the engine") : 0;
 }
 
@@ -639,51 +809,33 @@ static void source_on_stop(void *m, void (*fn)(void *ctx), void *ctx)
 	(void)m, (void)fn, (void)ctx; /* a domain does not stop by itself because of us */
 }
 
-/* The guests themselves must bring their devices to rest; it takes as long as it takes. */
-static void *stop_domains(void *ctx)
-{
-	uint32_t domid[CUMP_MEMBERS];
-	struct xen_pair *p = ctx;
-	libxl_ctx *xl = xen_ctx(&p->stop_err);
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
-		if (p->member[i])
-			domid[n++] = p->member[i]->d.domid;
-	p->stop_rc = !xl ? p->stop_err.code
-			 : xen_suspend(xl, domid, p->stopped_us, n, SUSPEND_MS, &p->stop_err);
-	return NULL;
-}
-
 /* The first to be told tells both. */
 static int source_stop_begin(void *m, struct err *err)
 {
 	struct source *s = m;
 	struct xen_pair *p = s->pair;
-	int rc;
 
-	if (p->stopping)
-		return 0;
+	(void)err;
 	cump_engine_hold(p->engine);
-	rc = pthread_create(&p->stopper, NULL, stop_domains, p);
-	p->stopping = !rc;
-	return rc ? err_sys(err, -rc, "suspend %s", s->d.name) : 0;
-}
-
-static void join_stop(struct xen_pair *p)
-{
-	if (p->stopping)
-		pthread_join(p->stopper, NULL);
-	p->stopping = false;
+	pthread_mutex_lock(&p->lock);
+	if (p->stop_phase == STOP_NOT_YET)
+		p->stop_phase = STOP_NOW;
+	pthread_cond_broadcast(&p->told);
+	pthread_mutex_unlock(&p->lock);
+	return 0;
 }
 
 static int source_stop_end(void *m, uint64_t *when_us, struct err *err)
 {
 	struct source *s = m;
+	struct xen_pair *p = s->pair;
 
-	join_stop(s->pair);
-	*when_us = s->pair->stopped_us[s->pair->member[0] ? s->index : 0];
-	return s->pair->stop_rc ? err_set(err, s->pair->stop_rc, "%s", s->pair->stop_err.text) : 0;
+	pthread_mutex_lock(&p->lock);
+	while (p->stop_phase != STOP_DONE)
+		pthread_cond_wait(&p->told, &p->lock);
+	pthread_mutex_unlock(&p->lock);
+	*when_us = p->stopped_us[p->member[0] ? s->index : 0];
+	return p->stop_rc ? err_set(err, p->stop_rc, "%s", p->stop_err.text) : 0;
 }
 
 static bool any_is_ours(const struct xen_pair *p)
@@ -758,8 +910,11 @@ static int source_resume(void *m, struct err *err)
 static int source_release(void *m, struct json_object **receipt, struct err *err)
 {
 	struct source *s = m;
-	int rc = xen_domain_destroy(&s->d, err);
+	int rc;
 
+	stop_engine(s->pair);
+	close_memory(s); /* it is not free before nobody has it mapped */
+	rc = xen_domain_destroy(&s->d, err);
 	*receipt = json_object_new_object();
 	message_add(*receipt, "member", s->is_vtpm ? "vtpm" : "vm");
 	message_add(*receipt, "what", "domain destroyed, its memory is freed and scrubbed");

@@ -9,3 +9,10 @@ void thread_batch(void)
 
 	(void)sched_setscheduler(0, SCHED_BATCH, &none);
 }
+
+void thread_urgent(void)
+{
+	static const struct sched_param lowest = {.sched_priority = 1};
+
+	(void)sched_setscheduler(0, SCHED_RR, &lowest);
+}

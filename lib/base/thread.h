@@ -9,4 +9,10 @@
  */
 void thread_batch(void);
 
+/*
+ * The calling thread, and those that it starts, answer at once (SCHED_RR): for who sleeps, and when woken must not wait
+ * for others' milliseconds. Where the system does not allow it all stays as it is.
+ */
+void thread_urgent(void);
+
 #endif

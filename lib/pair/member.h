@@ -109,6 +109,8 @@ struct pair_sink_ops {
 	bool (*built)(void *m);
 	/* 1: all of it is here, paused; 0: not yet; -errno: it failed or died. */
 	int (*ready)(void *m, struct err *err);
+	/* Readable when that has come to be, or has failed. NULL: it must be asked. */
+	int (*fd)(void *m);
 	int (*digest)(void *m, char hex[65], struct err *err); /* as at the source; NULL: none */
 	int (*go)(void *m, struct err *err);
 	/* End it and destroy what it left. */

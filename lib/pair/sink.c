@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The destination's side of the commit: reserve, receive, promise, start. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 #define REQUEST_MS 10000
 #define END_MS 30000 /* the source releases its copies before it says "end" */
 #define TICK_MS 20
-#define RESTORE_TICK_MS 1
+#define RESTORE_TICK_MS 1 /* of kinds that must be asked: guests stand still */
 
 struct receive {
 	const struct pair_receive *conf;
@@ -31,6 +32,7 @@ struct receive {
 	char digest[PAIR_MEMBERS][65]; /* of the source's durable state; "" none */
 	const char *handed;
 	bool dry_run;
+	bool ready[PAIR_MEMBERS];
 	bool told_late; /* who they are shows only when they are whole */
 	bool told_built;
 };
@@ -258,16 +260,14 @@ static void count(struct receive *r)
 /* 1: both whole and paused. */
 static int both_ready(struct receive *r, struct err *err)
 {
-	int all = 1;
-
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 		int rc = r->s.driver[i]->sink->ready(r->s.m[i], err);
 
 		if (rc < 0)
 			return rc;
-		all = all && rc;
+		r->ready[i] = rc;
 	}
-	return all;
+	return r->ready[PAIR_VM] && r->ready[PAIR_VTPM];
 }
 
 /* Told once: some sources wait for it before they stop their guests. A wrong pair is seen before they do. */
@@ -319,6 +319,22 @@ static int take_data(struct receive *r, struct err *err)
 	}
 }
 
+/* Until another member may be ready, or something is on the wire. */
+static void wait_ready(struct receive *r)
+{
+	struct pollfd p[1 + PAIR_MEMBERS] = {{wire_fd(r->wire), POLLIN, 0}};
+	int ms = TICK_MS;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		const struct pair_sink_ops *o = r->s.driver[i]->sink;
+
+		p[1 + i] = (struct pollfd){!r->ready[i] && o->fd ? o->fd(r->s.m[i]) : -1, POLLIN, 0};
+		if (!r->ready[i] && !o->fd)
+			ms = RESTORE_TICK_MS;
+	}
+	poll(p, 1 + PAIR_MEMBERS, ms);
+}
+
 static int await_ready(struct receive *r, struct err *err)
 {
 	uint64_t until = units_now_us() + r->conf->limits.rendezvous_us;
@@ -332,7 +348,8 @@ static int await_ready(struct receive *r, struct err *err)
 			return rc < 0 ? rc : 0;
 		if (units_now_us() > until)
 			return err_set(err, -ETIMEDOUT, "receive pair: it was not whole in time");
-		rc = message_expect(r->wire, "", RESTORE_TICK_MS, &m, NULL, err);
+		wait_ready(r);
+		rc = message_expect(r->wire, "", 0, &m, NULL, err);
 		if (rc != -ETIMEDOUT)
 			return rc ? rc : err_set(err, -EPROTO, "read message: none was due");
 		*err = none;

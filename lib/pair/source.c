@@ -505,16 +505,20 @@ static int iterate(struct send *s, struct err *err)
 
 /*
  * Let what is on its way arrive first, with both parked: the stops then find processors
- * that are not busy with our own data.
+ * that are not busy with our own data. Who is driven has little on its way between two rounds.
  */
 static void let_arrive(struct send *s)
 {
 	uint64_t until = units_now_us() + ARRIVE_US, before, now = raw_bytes(s);
-	unsigned still = 0;
+	unsigned still = 0, parked = 0;
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
-		if (s->streams[i])
+		if (s->streams[i] && !s->budget.track[i].driven) {
 			wire_gate(s->wire, i, 0);
+			parked++;
+		}
+	if (!parked)
+		return;
 	do {
 		before = now;
 		poll(NULL, 0, FINISH_TICK_MS);

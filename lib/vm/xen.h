@@ -55,16 +55,23 @@ int xen_frames(xc_interface *xch, uint32_t domid, uint64_t frames, uint64_t *the
 void xen_uuid_text(const libxl_uuid *uuid, char text[37]);
 
 /*
- * Ask @n ≤ XEN_SUSPEND_MAX domains to suspend, all at once, as libxl_domain_suspend_only would, until all stand still
- * or @timeout_ms has passed (-ETIMEDOUT: then all run again; to see to that takes up to 20 s more). A guest may
- * fail to: one that waits in its kernel for the answer of another that stands still cannot be frozen. Then those
- * that stand still run on for a moment, and all are asked again; so they are, at most twice, where they stood still
- * more than 5 ms apart. @when_us: CLOCK_REALTIME at which each was found to stand still. Who took the question up first
- * is paused until the other has, at most 50 ms: if the caller dies then, it stays so.
+ * Domains that are to suspend together. Opened before, so that the question is not kept waiting: -ENODEV, …; close
+ * takes NULL too.
  */
 #define XEN_SUSPEND_MAX 2
-int xen_suspend(libxl_ctx *ctx, const uint32_t *domid, uint64_t *when_us, unsigned n, int timeout_ms,
-		struct err *err);
+struct xen_suspend;
+int xen_suspend_open(const uint32_t *domid, unsigned n, struct xen_suspend **out, struct err *err);
+void xen_suspend_close(struct xen_suspend *s);
+
+/*
+ * Ask them all, as libxl_domain_suspend_only would one, until all stand still or @timeout_ms has passed (-ETIMEDOUT: then
+ * all run again; to see to that takes up to 20 s more). A guest may fail to: one that waits in its kernel for the
+ * answer of another that stands still cannot be frozen. Then those that stand still run on for a moment, and all are
+ * asked again; so they are, at most twice, where they stood still more than 5 ms apart. @when_us, one each:
+ * CLOCK_REALTIME at which it was found to stand still. Who takes the question up first is paused until the
+ * other does, at most 50 ms: if the caller dies then, it stays so.
+ */
+int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct err *err);
 
 /* It has suspended itself; false if it runs, or was shut down or paused by others. */
 bool xen_suspended(libxl_ctx *ctx, uint32_t domid);

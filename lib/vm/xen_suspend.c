@@ -24,16 +24,17 @@
 #define LOOK_MS 2	   /* xenstore's watch tells late of a domain's end: when it was is asked of Xen */
 #define ASK_MS 20	   /* between two looks into xenstore */
 
-struct suspend {
-	libxl_ctx *ctx;
+struct xen_suspend {
 	xc_interface *xch;
 	struct xs_handle *xs;
-	const uint32_t *domid;
-	uint64_t *when_us;
+	uint32_t domid[XEN_SUSPEND_MAX];
 	unsigned n;
+	uint64_t when_us[XEN_SUSPEND_MAX]; /* 0: it runs */
 	uint64_t until_us;
 	/* of the attempt under way */
-	bool touched[XEN_SUSPEND_MAX]; /* its question was written or emptied */
+	uint64_t asked_us; /* as when_us, by the real clock */
+	unsigned asked[XEN_SUSPEND_MAX], touched[XEN_SUSPEND_MAX]; /* written by us; written, or emptied by the guest */
+	unsigned seen[XEN_SUSPEND_MAX]; /* of the latter */
 	bool taken[XEN_SUSPEND_MAX], held[XEN_SUSPEND_MAX];
 	uint64_t held_us; /* since when; 0: nobody was */
 };
@@ -50,53 +51,40 @@ bool xen_suspended(libxl_ctx *ctx, uint32_t domid)
 	return yes;
 }
 
-static bool late(const struct suspend *s)
+static bool late(const struct xen_suspend *s)
 {
 	return units_now_us() > s->until_us;
 }
 
 /* ---- the question: xenstore's control/shutdown, which the guest empties when it takes it up ---- */
 
-static char *question_path(const struct suspend *s, unsigned i, char path[80])
+static char *question_path(const struct xen_suspend *s, unsigned i, char path[80])
 {
 	snprintf(path, 80, "/local/domain/%u/control/shutdown", s->domid[i]);
 	return path;
 }
 
-static bool put_node(const struct suspend *s, xs_transaction_t t, unsigned i, const char *text)
+static int write_node(struct xen_suspend *s, unsigned i, const char *text, struct err *err)
 {
 	char path[80];
 
-	return xs_write(s->xs, t, question_path(s, i, path), text, (unsigned)strlen(text));
-}
-
-static int write_node(const struct suspend *s, unsigned i, const char *text, struct err *err)
-{
-	if (put_node(s, XBT_NULL, i, text))
+	s->asked[i]++;
+	if (xs_write(s->xs, XBT_NULL, question_path(s, i, path), text, (unsigned)strlen(text)))
 		return 0;
 	return err_sys(err, -errno, "suspend domain %u: write to xenstore", s->domid[i]);
 }
 
-/* All but @but, in one transaction, so that their watches go off together. */
-static int ask_all(const struct suspend *s, unsigned but, struct err *err)
+static int ask_all(struct xen_suspend *s, unsigned but, struct err *err)
 {
-	bool ok, done;
-	int why;
+	int rc = 0;
 
-	do {
-		xs_transaction_t t = xs_transaction_start(s->xs);
-
-		ok = t != XBT_NULL;
-		for (unsigned i = 0; ok && i < s->n; i++)
-			ok = i == but || put_node(s, t, i, "suspend");
-		why = errno;
-		done = t != XBT_NULL && xs_transaction_end(s->xs, t, !ok);
-		why = ok ? errno : why;
-	} while (ok && !done && why == EAGAIN && !late(s));
-	return ok && done ? 0 : err_sys(err, -why, "suspend %u domains: write to xenstore", s->n);
+	for (unsigned i = 0; !rc && i < s->n; i++)
+		if (i != but)
+			rc = write_node(s, i, "suspend", err);
+	return rc;
 }
 
-static bool taken_up(const struct suspend *s, unsigned i)
+static bool taken_up(const struct xen_suspend *s, unsigned i)
 {
 	unsigned size = 0;
 	char path[80], *text;
@@ -108,7 +96,7 @@ static bool taken_up(const struct suspend *s, unsigned i)
 
 /* ---- waiting ---- */
 
-static void wait_for_watch(struct suspend *s, int ms)
+static void wait_for_watch(struct xen_suspend *s, int ms)
 {
 	struct pollfd p = {xs_fileno(s->xs), POLLIN, 0};
 	char **event, path[80];
@@ -117,13 +105,13 @@ static void wait_for_watch(struct suspend *s, int ms)
 	while ((event = xs_check_watch(s->xs))) {
 		for (unsigned i = 0; i < s->n; i++)
 			if (!strcmp(event[XS_WATCH_PATH], question_path(s, i, path)))
-				s->touched[i] = true;
+				s->touched[i]++;
 		free(event);
 	}
 }
 
 /* As xen_suspended(), without what libxl does around the one question: it takes processor time from the guests. */
-static bool stands_still(const struct suspend *s, unsigned i)
+static bool stands_still(const struct xen_suspend *s, unsigned i)
 {
 	xc_domaininfo_t info;
 
@@ -132,8 +120,13 @@ static bool stands_still(const struct suspend *s, unsigned i)
 	       (info.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask) == SHUTDOWN_suspend;
 }
 
+static void tell(const struct xen_suspend *s, unsigned i, const char *what, uint64_t when_us)
+{
+	log_trace("domain %u %s %.1f ms after it was asked", s->domid[i], what, (double)(when_us - s->asked_us) / 1e3);
+}
+
 /* How many stand still. Nothing else is done here: what delays the second look is taken for skew. */
-static unsigned look(const struct suspend *s)
+static unsigned look(struct xen_suspend *s)
 {
 	unsigned still = 0;
 
@@ -145,14 +138,15 @@ static unsigned look(const struct suspend *s)
 	return still;
 }
 
-/* It would come up again when they run on. */
-static void take_question_back(const struct suspend *s)
+/* It would come up again when they run on: where it is not known that the guest has emptied it. */
+static void take_question_back(struct xen_suspend *s)
 {
 	for (unsigned i = 0; i < s->n; i++)
-		write_node(s, i, "", NULL);
+		if (!s->taken[i])
+			write_node(s, i, "", NULL);
 }
 
-static void let_run(struct suspend *s, uint64_t us)
+static void let_run(struct xen_suspend *s, uint64_t us)
 {
 	uint64_t until = units_now_us() + us;
 
@@ -162,33 +156,40 @@ static void let_run(struct suspend *s, uint64_t us)
 
 /* ---- an attempt ---- */
 
-static void hold(struct suspend *s, unsigned i)
+static void hold(struct xen_suspend *s, unsigned i)
 {
-	s->held[i] = !xc_domain_pause(s->xch, s->domid[i]);
-	s->held_us = units_now_us();
+	s->held[i] = s->held[i] || !xc_domain_pause(s->xch, s->domid[i]);
+	s->held_us = s->held_us ? s->held_us : units_now_us();
 }
 
-static void let_go(struct suspend *s)
+static void let_go(struct xen_suspend *s, unsigned i)
 {
-	for (unsigned i = 0; i < s->n; i++) {
-		if (s->held[i])
-			xc_domain_unpause(s->xch, s->domid[i]);
-		s->held[i] = false;
-	}
+	if (s->held[i])
+		xc_domain_unpause(s->xch, s->domid[i]);
+	s->held[i] = false;
 }
 
-static void begin_attempt(struct suspend *s)
+static void let_all_go(struct xen_suspend *s)
+{
+	for (unsigned i = 0; i < s->n; i++)
+		let_go(s, i);
+}
+
+static void begin_attempt(struct xen_suspend *s)
 {
 	s->held_us = 0;
-	for (unsigned i = 0; i < s->n; i++)
-		s->touched[i] = s->taken[i] = false;
+	s->asked_us = units_realtime_us();
+	for (unsigned i = 0; i < s->n; i++) {
+		s->asked[i] = s->touched[i] = s->seen[i] = 0;
+		s->taken[i] = false;
+	}
 }
 
 /*
  * The one that failed may still be at its last attempt: the others are asked when it has taken up the
  * new question, so that all stop together.
  */
-static int ask(struct suspend *s, unsigned first, bool again, struct err *err)
+static int ask(struct xen_suspend *s, unsigned first, bool again, struct err *err)
 {
 	uint64_t asked = 0;
 	int rc = 0;
@@ -210,28 +211,32 @@ static int ask(struct suspend *s, unsigned first, bool again, struct err *err)
 
 /*
  * Xenstore's answers to the guests are as far apart as they are long, in dom0 of one busy processor some milliseconds;
- * from an answer to its standing still is not much longer. Who has it first waits for the other's.
+ * from an answer to its standing still is not much longer. Who seems to have it is paused at once, before it is read
+ * whether it has, and waits for the other's: so both are as far when they go on.
  */
-static void keep_in_step(struct suspend *s)
+static void keep_in_step(struct xen_suspend *s)
 {
 	unsigned taken = 0;
 
 	for (unsigned i = 0; i < s->n; i++) {
-		if (s->touched[i] && !s->taken[i])
+		if (s->touched[i] != s->seen[i] && !s->taken[i]) {
+			s->seen[i] = s->touched[i];
+			if (s->touched[i] > s->asked[i])
+				hold(s, i);
 			s->taken[i] = taken_up(s, i);
-		s->touched[i] = false;
+			if (s->taken[i])
+				hold(s, i);
+			else
+				let_go(s, i);
+			tell(s, i, s->taken[i] ? "has taken it up" : "can read it", units_realtime_us());
+		}
 		taken += s->taken[i];
 	}
-	if (taken == s->n || (s->held_us && units_now_us() - s->held_us > STEP_US)) {
-		let_go(s);
-		return;
-	}
-	for (unsigned i = 0; i < s->n; i++)
-		if (s->taken[i] && !s->held_us)
-			hold(s, i);
+	if (taken == s->n || (s->held_us && units_now_us() - s->held_us > STEP_US))
+		let_all_go(s);
 }
 
-static bool attempt(struct suspend *s, uint64_t patience_us)
+static bool attempt(struct xen_suspend *s, uint64_t patience_us)
 {
 	uint64_t since = units_now_us();
 	unsigned still = 0, now;
@@ -242,48 +247,64 @@ static bool attempt(struct suspend *s, uint64_t patience_us)
 			keep_in_step(s);
 		now = look(s);
 		if (now != still) { /* each its own time */
-			let_go(s);
+			let_all_go(s);
 			since = units_now_us();
 		}
 		still = now;
 	}
-	let_go(s);
+	let_all_go(s);
+	for (unsigned i = 0; i < s->n; i++)
+		if (s->when_us[i])
+			tell(s, i, "stood still", s->when_us[i]);
 	return still == s->n;
 }
 
-/* Let those run that stand still. *@failed: one that does not. */
-static int take_back(const struct suspend *s, unsigned *failed, struct err *err)
+/*
+ * Those that stand still run on, at the same time: as by libxl_domain_resume(), but that first asks xenstore for a device
+ * model. Where something failed the rest is done none the less.
+ */
+static int resume(struct xen_suspend *s, const bool which[XEN_SUSPEND_MAX], struct err *err)
 {
 	int rc = 0;
 
-	take_question_back(s);
-	for (unsigned i = 0; i < s->n; i++) {
-		if (!s->when_us[i]) {
-			*failed = i;
-			continue;
-		}
-		s->when_us[i] = 0;
-		if (libxl_domain_resume(s->ctx, s->domid[i], 1, NULL))
-			rc = xen_error(err, -EIO, "resume domain %u", s->domid[i]);
-	}
+	for (unsigned i = 0; i < s->n; i++)
+		if (which[i] && xc_domain_resume(s->xch, s->domid[i], 1))
+			rc = xen_error(rc ? NULL : err, -EIO, "resume domain %u", s->domid[i]);
+	for (unsigned i = 0; i < s->n; i++)
+		if (which[i] && !xs_resume_domain(s->xs, s->domid[i]))
+			rc = rc ? rc : err_sys(err, -errno, "tell xenstore that domain %u runs on", s->domid[i]);
 	return rc;
 }
 
+/* Let those run that stand still. *@failed: one that does not. */
+static int take_back(struct xen_suspend *s, unsigned *failed, struct err *err)
+{
+	bool still[XEN_SUSPEND_MAX];
+
+	take_question_back(s);
+	for (unsigned i = 0; i < s->n; i++) {
+		still[i] = s->when_us[i] != 0;
+		*failed = still[i] ? *failed : i;
+		s->when_us[i] = 0;
+	}
+	return resume(s, still, err);
+}
+
 /* Who has taken the question up may stand still long after it was taken back, and nobody would wake it. */
-static void resume_latecomer(struct suspend *s, unsigned i)
+static void resume_latecomer(struct xen_suspend *s, unsigned i)
 {
 	uint64_t until = units_now_us() + LATE_US;
-	bool still = false;
+	bool still[XEN_SUSPEND_MAX] = {false};
 
-	while (!still && units_now_us() < until) {
+	while (!still[i] && units_now_us() < until) {
 		wait_for_watch(s, ASK_MS);
-		still = stands_still(s, i);
+		still[i] = stands_still(s, i);
 	}
-	if (still && libxl_domain_resume(s->ctx, s->domid[i], 1, NULL))
+	if (still[i] && resume(s, still, NULL))
 		log_error("domain %u stands still, and could not be resumed", s->domid[i]);
 }
 
-static uint64_t skew_us(const struct suspend *s)
+static uint64_t skew_us(const struct xen_suspend *s)
 {
 	uint64_t first = s->when_us[0], last = s->when_us[0];
 
@@ -294,16 +315,17 @@ static uint64_t skew_us(const struct suspend *s)
 	return last - first;
 }
 
-static int suspend_all(struct suspend *s, struct err *err)
+static int suspend_all(struct xen_suspend *s, struct err *err)
 {
 	unsigned failed = 0, apart = 0;
 	uint64_t patience_us = PATIENCE_US;
+	bool one_failed = false;
 	int rc;
 
 	for (unsigned tries = 0;; tries++) {
-		rc = ask(s, failed, tries > 0, err);
+		rc = ask(s, failed, one_failed, err);
 		if (rc)
-			let_go(s);
+			let_all_go(s);
 		if (!rc && attempt(s, patience_us)) {
 			if (skew_us(s) <= SKEW_US || apart++ == APART_MAX || late(s)) {
 				take_question_back(s);
@@ -313,8 +335,10 @@ static int suspend_all(struct suspend *s, struct err *err)
 			rc = take_back(s, &failed, err);
 			if (rc)
 				return rc;
+			one_failed = false;
 			continue;
 		}
+		one_failed = true;
 		patience_us += patience_us / 2;
 		if (patience_us > PATIENCE_MAX_US)
 			patience_us = PATIENCE_MAX_US;
@@ -330,7 +354,7 @@ static int suspend_all(struct suspend *s, struct err *err)
 	}
 }
 
-static int watch(const struct suspend *s, struct err *err)
+static int watch(const struct xen_suspend *s, struct err *err)
 {
 	bool ok = xs_watch(s->xs, "@releaseDomain", "end");
 	char path[80];
@@ -340,26 +364,51 @@ static int watch(const struct suspend *s, struct err *err)
 	return ok ? 0 : err_sys(err, -errno, "watch xenstore");
 }
 
-int xen_suspend(libxl_ctx *ctx, const uint32_t *domid, uint64_t *when_us, unsigned n, int timeout_ms,
-		struct err *err)
+int xen_suspend_open(const uint32_t *domid, unsigned n, struct xen_suspend **out, struct err *err)
 {
-	struct suspend s = {.ctx = ctx, .xch = xen_control(err), .xs = xs_open(0), .domid = domid, .when_us = when_us,
-			    .n = n, .until_us = units_now_us() + (uint64_t)timeout_ms * 1000};
+	struct xen_suspend *s = calloc(1, sizeof(*s));
+	int rc = 0;
+
+	if (!s)
+		return err_set(err, -ENOMEM, "suspend domains: out of memory");
+	memcpy(s->domid, domid, n * sizeof(*domid));
+	s->n = n;
+	s->xch = xen_control(err);
+	s->xs = xs_open(0);
+	if (!s->xch)
+		rc = -ENODEV;
+	else if (!s->xs)
+		rc = err_sys(err, -errno, "open xenstore");
+	if (!rc)
+		rc = watch(s, err);
+	if (rc) {
+		xen_suspend_close(s);
+		return rc;
+	}
+	*out = s;
+	return 0;
+}
+
+int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct err *err)
+{
 	int rc;
 
-	if (!s.xch || !s.xs) {
-		rc = !s.xch ? -ENODEV : err_sys(err, -errno, "open xenstore");
-		goto close;
-	}
-	memset(when_us, 0, n * sizeof(*when_us));
-	rc = watch(&s, err);
-	if (!rc)
-		rc = suspend_all(&s, err);
-close:
-	if (s.xs)
-		xs_close(s.xs);
-	if (s.xch)
-		xc_interface_close(s.xch);
+	memset(s->when_us, 0, sizeof(s->when_us));
+	s->until_us = units_now_us() + (uint64_t)timeout_ms * 1000;
+	wait_for_watch(s, 0); /* a watch goes off once when it is set */
+	rc = suspend_all(s, err);
+	memcpy(when_us, s->when_us, s->n * sizeof(*when_us));
 	return rc;
+}
+
+void xen_suspend_close(struct xen_suspend *s)
+{
+	if (!s)
+		return;
+	if (s->xs)
+		xs_close(s->xs);
+	if (s->xch)
+		xc_interface_close(s->xch);
+	free(s);
 }
 #endif
