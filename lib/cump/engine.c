@@ -8,7 +8,7 @@
 
 #include "base/units.h"
 
-#define CHUNK_WORDS 64 /* of both members in turn: 16 MiB of each */
+#define CHUNK_WORDS 64 /* between two looks at the time: 16 MiB */
 /* Between two looks at what has become dirty again: one costs as much as a bitmap is long. */
 #define PEEK_US 20000
 
@@ -16,7 +16,7 @@ struct cump_engine {
 	struct cump cump;
 	struct cump_source source[CUMP_MEMBERS];
 	struct cump_sink sink;
-	bool whole[CUMP_MEMBERS]; /* CUMP_WHOLE was put */
+	bool put[CUMP_MEMBERS][CUMP_TAIL]; /* CUMP_HEAD, CUMP_WHOLE: were */
 	uint64_t gfn[CUMP_BATCH];
 	struct cump_page page[CUMP_BATCH];
 
@@ -298,29 +298,43 @@ static int put_state(struct cump_engine *e, unsigned member, enum cump_state whi
 }
 
 /* The first time only. */
-static int put_whole(struct cump_engine *e, unsigned member, struct err *err)
+static int put_once(struct cump_engine *e, unsigned member, enum cump_state which, struct err *err)
 {
-	if (e->whole[member])
+	if (e->put[member][which])
 		return 0;
-	e->whole[member] = true;
-	return put_state(e, member, CUMP_WHOLE, err);
+	e->put[member][which] = true;
+	return put_state(e, member, which, err);
 }
 
+static unsigned smaller(const struct cump_engine *e)
+{
+	return cump_to_send(&e->cump, CUMP_VTPM) < cump_to_send(&e->cump, CUMP_VM) ? CUMP_VTPM : CUMP_VM;
+}
+
+static int copy_member(struct cump_engine *e, unsigned member, uint64_t *looked_us, struct err *err)
+{
+	size_t words = e->cump.member[member].words;
+	int rc = put_once(e, member, CUMP_HEAD, err);
+
+	for (size_t at = 0; !rc && at < words && !leave(e, false);) {
+		size_t to = at + CHUNK_WORDS;
+
+		rc = look_again(e, at, looked_us, err);
+		if (!rc)
+			rc = send_words(e, member, &at, to, false, err);
+	}
+	return rc || leave(e, false) ? rc : put_once(e, member, CUMP_WHOLE, err);
+}
+
+/* The smaller one first: the other side builds it while the larger is on its way. */
 static int copy_round(struct cump_engine *e, struct err *err)
 {
+	unsigned first = smaller(e);
 	uint64_t looked_us = units_now_us();
-	int rc = 0;
+	int rc = copy_member(e, first, &looked_us, err);
 
-	for (size_t at = 0; !rc && at < e->cump.words && !leave(e, false); at += CHUNK_WORDS) {
-		rc = look_again(e, at, &looked_us, err);
-		for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++) {
-			size_t from = at;
-
-			rc = send_words(e, i, &from, at + CHUNK_WORDS, false, err);
-			if (!rc && from >= e->cump.member[i].words)
-				rc = put_whole(e, i, err);
-		}
-	}
+	if (!rc)
+		rc = copy_member(e, !first, &looked_us, err);
 	/* What cump_take has not reached is still in to_send, wherever the round was left. */
 	cump_leave(&e->cump, 0);
 	return rc;
@@ -379,16 +393,18 @@ static int copy_while_running(struct cump_engine *e, struct err *err)
 static int finish_member(struct cump_engine *e, unsigned member, struct err *err)
 {
 	size_t from = 0;
-	int rc = send_words(e, member, &from, SIZE_MAX, true, err);
+	int rc = put_once(e, member, CUMP_HEAD, err);
 	uint64_t left;
 
+	if (!rc)
+		rc = send_words(e, member, &from, SIZE_MAX, true, err);
 	if (!rc)
 		rc = aborted(e, err);
 	left = cump_deferred(&e->cump, member);
 	if (!rc && left) /* it stands still: now is later */
 		rc = err_set(err, -EIO, "copy pair: %llu pages cannot be read", (unsigned long long)left);
 	if (!rc)
-		rc = put_whole(e, member, err);
+		rc = put_once(e, member, CUMP_WHOLE, err);
 	return rc ? rc : put_state(e, member, CUMP_TAIL, err);
 }
 
@@ -404,19 +420,15 @@ static int copy_the_rest(struct cump_engine *e, struct err *err)
 	cump_decide_all(&e->cump);
 	cump_engine_stats(e, &now);
 	note_round(e, now.round + 1);
-	first = cump_to_send(&e->cump, CUMP_VTPM) < cump_to_send(&e->cump, CUMP_VM) ? CUMP_VTPM : CUMP_VM;
+	first = smaller(e);
 	rc = finish_member(e, first, err);
-	return rc ? rc : finish_member(e, first == CUMP_VM ? CUMP_VTPM : CUMP_VM, err);
+	return rc ? rc : finish_member(e, !first, err);
 }
 
 int cump_engine_run(struct cump_engine *e, struct err *err)
 {
-	int rc = 0;
+	int rc = copy_while_running(e, err);
 
-	for (unsigned i = 0; !rc && i < CUMP_MEMBERS; i++)
-		rc = put_state(e, i, CUMP_HEAD, err);
-	if (!rc)
-		rc = copy_while_running(e, err);
 	if (!rc) {
 		set_phase(e, CUMP_FINISHING, 0);
 		rc = copy_the_rest(e, err);

@@ -271,6 +271,9 @@ static int take_pages(void *ctx, enum cump_member member, const struct cump_page
 	(void)err;
 	assert_int_equal(m->seen[CUMP_HEAD], 1);
 	assert_int_equal(m->seen[CUMP_TAIL], 0);
+	/* The smaller one has been here once before the larger begins. */
+	if (member == CUMP_VM)
+		assert_int_equal((*((struct machine **)ctx + CUMP_VTPM))->seen[CUMP_WHOLE], 1);
 	for (size_t i = 0; i < n; i++)
 		m->copy[page[i].gfn] = *(const uint64_t *)page[i].data;
 	return 0;
