@@ -67,7 +67,7 @@ void xen_suspend_close(struct xen_suspend *s);
  * Ask them all, as libxl_domain_suspend_only would one, until all stand still or @timeout_ms has passed (-ETIMEDOUT: then
  * all run again; to see to that takes up to 20 s more). A guest may fail to: one that waits in its kernel for the
  * answer of another that stands still cannot be frozen. Then those that stand still run on for a moment, and all are
- * asked again; so they are, at most twice, where they stood still more than 5 ms apart. @when_us, one each:
+ * asked again; so they are, at most three times, where they stood still more than 5 ms apart. @when_us, one each:
  * CLOCK_REALTIME at which it was found to stand still. Who takes the question up first is paused until the
  * other does, at most 50 ms: if the caller dies then, it stays so.
  */

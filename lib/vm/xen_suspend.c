@@ -19,7 +19,7 @@
 #define LATE_US 20000000
 #define PAUSE_US 40000	   /* for what was in flight to be answered */
 #define SKEW_US 5000	   /* that far apart they are asked again, */
-#define APART_MAX 2	   /* so many times: guests run on meanwhile, but what they ask of each other is slow */
+#define APART_MAX 3	   /* so many times: guests run on meanwhile, but what they ask of each other is slow */
 #define STEP_US 50000	   /* who is ahead of the other waits no longer */
 #define LOOK_MS 2	   /* xenstore's watch tells late of a domain's end: when it was is asked of Xen */
 #define ASK_MS 20	   /* between two looks into xenstore */
