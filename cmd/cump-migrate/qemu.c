@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "net/addr.h"
@@ -192,12 +191,10 @@ int qemu_quit(struct qemu *q, struct err *err)
 
 int qemu_stream(struct qemu *q, int *stream, int *theirs, struct err *err)
 {
-	int sv[2], rc;
+	int sv[2], rc = net_pair(sv);
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv))
-		return err_sys(err, -errno, "make socket pair");
-	net_write_ahead(sv[0], NET_WRITE_AHEAD);
-	net_write_ahead(sv[1], NET_WRITE_AHEAD);
+	if (rc)
+		return err_sys(err, rc, "make socket pair");
 	rc = qmp_send_fd(q->qmp, "cump", sv[1], QEMU_QMP_MS, err);
 	if (rc || !theirs)
 		close(sv[1]);

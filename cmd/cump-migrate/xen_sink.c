@@ -305,10 +305,9 @@ static int sink_receive(void *m, int *stream, struct err *err)
 	s->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->ended < 0)
 		return err_sys(err, -errno, "restore %s", s->d.name);
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
-		return err_sys(err, -errno, "make a stream for %s", s->d.name);
-	net_write_ahead(fd[0], NET_WRITE_AHEAD);
-	net_write_ahead(fd[1], NET_WRITE_AHEAD);
+	rc = net_pair(fd);
+	if (rc)
+		return err_sys(err, rc, "make a stream for %s", s->d.name);
 	s->theirs = fd[0];
 	rc = pthread_create(&s->thread, NULL, run_restore, s);
 	if (rc) {

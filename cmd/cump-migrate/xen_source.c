@@ -727,10 +727,9 @@ static int source_start(void *m, int *stream, struct err *err)
 
 	if (rc)
 		return rc;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
-		return err_sys(err, -errno, "make a stream for %s", s->d.name);
-	net_write_ahead(fd[0], NET_WRITE_AHEAD);
-	net_write_ahead(fd[1], NET_WRITE_AHEAD);
+	rc = net_pair(fd);
+	if (rc)
+		return err_sys(err, rc, "make a stream for %s", s->d.name);
 	s->theirs = fd[0];
 	*stream = fd[1];
 	return s->offline || !all_have_streams(p) ? 0 : start_engine(p, err);

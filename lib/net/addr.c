@@ -531,6 +531,15 @@ void net_write_ahead(int fd, int bytes)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
+int net_pair(int fd[2])
+{
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+		return -errno;
+	net_write_ahead(fd[0], NET_WRITE_AHEAD);
+	net_write_ahead(fd[1], NET_WRITE_AHEAD);
+	return 0;
+}
+
 int net_accept(int listener, char *peer, size_t size, struct err *err)
 {
 	struct sockaddr_storage ss = {0};

@@ -48,6 +48,9 @@ int net_connect(const struct net_addr *addr, int timeout_ms, struct err *err);
 #define NET_WRITE_AHEAD (1 << 20)
 void net_write_ahead(int fd, int bytes);
 
+/* Both ends of a stream within this host, close-on-exec, NET_WRITE_AHEAD either way; the caller's. 0 or -errno. */
+int net_pair(int fd[2]);
+
 /* Accept one; as net_connect's descriptor; @peer (may be NULL, ≥ 128 bytes) gets words for the log. */
 int net_accept(int listener, char *peer, size_t size, struct err *err);
 
