@@ -21,7 +21,9 @@
 #define SKEW_US 5000	   /* that far apart they are asked again, */
 #define APART_MAX 3	   /* so many times: guests run on meanwhile, but what they ask of each other is slow */
 #define STEP_US 50000	   /* who is ahead of the other waits no longer */
-#define LOOK_MS 2	   /* xenstore's watch tells late of a domain's end: when it was is asked of Xen */
+/* Xenstore's watch tells late of a domain's end: when it was is asked of Xen. Each look takes time from the guests. */
+#define LOOK_US 2000
+#define QUIET_US 8000	   /* none stands still so soon after it has gone on */
 #define ASK_MS 20	   /* between two looks into xenstore */
 
 struct xen_suspend {
@@ -37,6 +39,8 @@ struct xen_suspend {
 	unsigned seen[XEN_SUSPEND_MAX]; /* of the latter */
 	bool taken[XEN_SUSPEND_MAX], held[XEN_SUSPEND_MAX];
 	uint64_t held_us; /* since when; 0: nobody was */
+	bool gone_on;	  /* those who have taken it up are held no more */
+	uint64_t look_us; /* when the next look is due */
 };
 
 bool xen_suspended(libxl_ctx *ctx, uint32_t domid)
@@ -156,8 +160,11 @@ static void let_run(struct xen_suspend *s, uint64_t us)
 
 /* ---- an attempt ---- */
 
+/* Until all are as far; who comes later than that is not. */
 static void hold(struct xen_suspend *s, unsigned i)
 {
+	if (s->n == 1 || s->gone_on)
+		return;
 	s->held[i] = s->held[i] || !xc_domain_pause(s->xch, s->domid[i]);
 	s->held_us = s->held_us ? s->held_us : units_now_us();
 }
@@ -178,6 +185,8 @@ static void let_all_go(struct xen_suspend *s)
 static void begin_attempt(struct xen_suspend *s)
 {
 	s->held_us = 0;
+	s->gone_on = false;
+	s->look_us = units_now_us() + ASK_MS * 1000;
 	s->asked_us = units_realtime_us();
 	for (unsigned i = 0; i < s->n; i++) {
 		s->asked[i] = s->touched[i] = s->seen[i] = 0;
@@ -206,6 +215,8 @@ static int ask(struct xen_suspend *s, unsigned first, bool again, struct err *er
 			break;
 		}
 	}
+	if (again) /* one may stand still already */
+		s->look_us = 0;
 	return rc ? rc : ask_all(s, again ? first : s->n, err);
 }
 
@@ -219,33 +230,48 @@ static void keep_in_step(struct xen_suspend *s)
 	unsigned taken = 0;
 
 	for (unsigned i = 0; i < s->n; i++) {
-		if (s->touched[i] != s->seen[i] && !s->taken[i]) {
+		/* As often as it was written by us says nothing. */
+		if (s->touched[i] != s->seen[i] && s->touched[i] > s->asked[i] && !s->taken[i]) {
 			s->seen[i] = s->touched[i];
-			if (s->touched[i] > s->asked[i])
-				hold(s, i);
+			hold(s, i);
 			s->taken[i] = taken_up(s, i);
 			if (s->taken[i])
-				hold(s, i);
+				tell(s, i, "has taken it up", units_realtime_us());
 			else
 				let_go(s, i);
-			tell(s, i, s->taken[i] ? "has taken it up" : "can read it", units_realtime_us());
 		}
 		taken += s->taken[i];
 	}
-	if (taken == s->n || (s->held_us && units_now_us() - s->held_us > STEP_US))
+	if (!s->gone_on && (taken == s->n || (s->held_us && units_now_us() - s->held_us > STEP_US))) {
 		let_all_go(s);
+		s->gone_on = true;
+		s->look_us = units_now_us() + QUIET_US;
+	}
+}
+
+/* Until a look is due, or something happens in xenstore. */
+static void wait_for_look(struct xen_suspend *s)
+{
+	uint64_t now = units_now_us();
+
+	wait_for_watch(s, now < s->look_us ? (int)((s->look_us - now + 999) / 1000) : 0);
 }
 
 static bool attempt(struct xen_suspend *s, uint64_t patience_us)
 {
 	uint64_t since = units_now_us();
 	unsigned still = 0, now;
+	bool close; /* one may stand still at any moment; a guest need not say that it has taken it up */
 
 	while (still < s->n && units_now_us() - since < patience_us) {
-		wait_for_watch(s, LOOK_MS);
-		if (!still && s->n > 1)
+		wait_for_look(s);
+		if (!still)
 			keep_in_step(s);
+		if (units_now_us() < s->look_us)
+			continue;
 		now = look(s);
+		close = now || s->gone_on || units_now_us() - since > STEP_US;
+		s->look_us = units_now_us() + (close ? LOOK_US : ASK_MS * 1000);
 		if (now != still) { /* each its own time */
 			let_all_go(s);
 			since = units_now_us();
@@ -315,15 +341,29 @@ static uint64_t skew_us(const struct xen_suspend *s)
 	return last - first;
 }
 
+/* Asked while all stand still: they find the question when they run on. */
+static int ask_once_more(struct xen_suspend *s, struct err *err)
+{
+	bool all[XEN_SUSPEND_MAX];
+	int rc, second;
+
+	begin_attempt(s);
+	rc = ask_all(s, s->n, err);
+	for (unsigned i = 0; i < s->n; i++) {
+		all[i] = true;
+		s->when_us[i] = 0;
+	}
+	second = resume(s, all, rc ? NULL : err);
+	return rc ? rc : second;
+}
+
 static int suspend_all(struct xen_suspend *s, struct err *err)
 {
 	unsigned failed = 0, apart = 0;
 	uint64_t patience_us = PATIENCE_US;
-	bool one_failed = false;
-	int rc;
+	int rc = ask(s, failed, false, err);
 
-	for (unsigned tries = 0;; tries++) {
-		rc = ask(s, failed, one_failed, err);
+	for (unsigned tries = 1;; tries++) {
 		if (rc)
 			let_all_go(s);
 		if (!rc && attempt(s, patience_us)) {
@@ -332,13 +372,13 @@ static int suspend_all(struct xen_suspend *s, struct err *err)
 				return 0;
 			}
 			log_verbose("they stood still %.1f ms apart: again", (double)skew_us(s) / 1e3);
-			rc = take_back(s, &failed, err);
-			if (rc)
+			rc = ask_once_more(s, err);
+			if (rc) {
+				take_question_back(s);
 				return rc;
-			one_failed = false;
+			}
 			continue;
 		}
-		one_failed = true;
 		patience_us += patience_us / 2;
 		if (patience_us > PATIENCE_MAX_US)
 			patience_us = PATIENCE_MAX_US;
@@ -348,9 +388,10 @@ static int suspend_all(struct xen_suspend *s, struct err *err)
 		if (late(s)) {
 			resume_latecomer(s, failed);
 			return err_set(err, -ETIMEDOUT, "suspend domain %u: it did not, asked %u times (does "
-				       "it wait for what never comes?)", s->domid[failed], tries + 1);
+				       "it wait for what never comes?)", s->domid[failed], tries);
 		}
 		let_run(s, PAUSE_US);
+		rc = ask(s, failed, true, err);
 	}
 }
 
