@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <xenstore.h>
 
 #include "base/log.h"
@@ -249,12 +250,18 @@ static void keep_in_step(struct xen_suspend *s)
 	}
 }
 
-/* Until a look is due, or something happens in xenstore. */
+/* Until a look is due, or something happens in xenstore: nothing of interest does where all have taken it up. */
 static void wait_for_look(struct xen_suspend *s)
 {
-	uint64_t now = units_now_us();
+	uint64_t now = units_now_us(), wait = now < s->look_us ? s->look_us - now : 0;
+	bool all = true;
 
-	wait_for_watch(s, now < s->look_us ? (int)((s->look_us - now + 999) / 1000) : 0);
+	for (unsigned i = 0; i < s->n; i++)
+		all = all && s->taken[i];
+	if (all)
+		usleep((useconds_t)wait);
+	else
+		wait_for_watch(s, (int)((wait + 999) / 1000));
 }
 
 static bool attempt(struct xen_suspend *s, uint64_t patience_us)
