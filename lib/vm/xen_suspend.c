@@ -183,6 +183,15 @@ static void let_all_go(struct xen_suspend *s)
 		let_go(s, i);
 }
 
+static bool all_have_taken(const struct xen_suspend *s)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < s->n; i++)
+		all = all && s->taken[i];
+	return all;
+}
+
 static void begin_attempt(struct xen_suspend *s)
 {
 	s->held_us = 0;
@@ -228,8 +237,6 @@ static int ask(struct xen_suspend *s, unsigned first, bool again, struct err *er
  */
 static void keep_in_step(struct xen_suspend *s)
 {
-	unsigned taken = 0;
-
 	for (unsigned i = 0; i < s->n; i++) {
 		/* As often as it was written by us says nothing. */
 		if (s->touched[i] != s->seen[i] && s->touched[i] > s->asked[i] && !s->taken[i]) {
@@ -241,9 +248,8 @@ static void keep_in_step(struct xen_suspend *s)
 			else
 				let_go(s, i);
 		}
-		taken += s->taken[i];
 	}
-	if (!s->gone_on && (taken == s->n || (s->held_us && units_now_us() - s->held_us > STEP_US))) {
+	if (!s->gone_on && (all_have_taken(s) || (s->held_us && units_now_us() - s->held_us > STEP_US))) {
 		let_all_go(s);
 		s->gone_on = true;
 		s->look_us = units_now_us() + QUIET_US;
@@ -254,11 +260,8 @@ static void keep_in_step(struct xen_suspend *s)
 static void wait_for_look(struct xen_suspend *s)
 {
 	uint64_t now = units_now_us(), wait = now < s->look_us ? s->look_us - now : 0;
-	bool all = true;
 
-	for (unsigned i = 0; i < s->n; i++)
-		all = all && s->taken[i];
-	if (all)
+	if (all_have_taken(s))
 		usleep((useconds_t)wait);
 	else
 		wait_for_watch(s, (int)((wait + 999) / 1000));
@@ -310,11 +313,10 @@ static int resume(struct xen_suspend *s, const bool which[XEN_SUSPEND_MAX], stru
 }
 
 /* Let those run that stand still. *@failed: one that does not. */
-static int take_back(struct xen_suspend *s, unsigned *failed, struct err *err)
+static int run_on(struct xen_suspend *s, unsigned *failed, struct err *err)
 {
 	bool still[XEN_SUSPEND_MAX];
 
-	take_question_back(s);
 	for (unsigned i = 0; i < s->n; i++) {
 		still[i] = s->when_us[i] != 0;
 		*failed = still[i] ? *failed : i;
@@ -351,16 +353,16 @@ static uint64_t skew_us(const struct xen_suspend *s)
 /* Asked while all stand still: they find the question when they run on. */
 static int ask_once_more(struct xen_suspend *s, struct err *err)
 {
-	bool all[XEN_SUSPEND_MAX];
+	unsigned none = 0;
 	int rc, second;
 
 	begin_attempt(s);
 	rc = ask_all(s, s->n, err);
-	for (unsigned i = 0; i < s->n; i++) {
-		all[i] = true;
-		s->when_us[i] = 0;
-	}
-	second = resume(s, all, rc ? NULL : err);
+	if (rc)
+		take_question_back(s);
+	second = run_on(s, &none, rc ? NULL : err);
+	if (!rc && second)
+		take_question_back(s);
 	return rc ? rc : second;
 }
 
@@ -380,16 +382,15 @@ static int suspend_all(struct xen_suspend *s, struct err *err)
 			}
 			log_verbose("they stood still %.1f ms apart: again", (double)skew_us(s) / 1e3);
 			rc = ask_once_more(s, err);
-			if (rc) {
-				take_question_back(s);
+			if (rc)
 				return rc;
-			}
 			continue;
 		}
 		patience_us += patience_us / 2;
 		if (patience_us > PATIENCE_MAX_US)
 			patience_us = PATIENCE_MAX_US;
-		if (take_back(s, &failed, rc ? NULL : err) || rc)
+		take_question_back(s);
+		if (run_on(s, &failed, rc ? NULL : err) || rc)
 			return rc ? rc : err ? err->code : -EIO;
 		log_verbose("domain %u could not suspend while the other stood still: again", s->domid[failed]);
 		if (late(s)) {
