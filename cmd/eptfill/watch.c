@@ -26,8 +26,8 @@ struct watched {
 	const char *name;
 	struct target t;
 	struct vm_watch *monitor;
-	struct kvm_stats last;
 	struct vm_resident base; /* as it was filled */
+	const char *outcome;	 /* of a refill, not told yet; NULL: none */
 	uint64_t balloon, full, dropped_us, filled_us, cause_us, refills;
 	bool migrating, was_protected, gone, told, named;
 	char cause[160];
@@ -70,6 +70,7 @@ static void on_event(void *ctx, enum vm_memory_event event, uint64_t detail)
 	switch (event) {
 	case VM_EVENT_BALLOON:
 		w->balloon = detail;
+		w->told = w->told && detail;
 		snprintf(w->cause, sizeof(w->cause), "its balloon holds %s now",
 			 units_format_size(detail, size, sizeof(size)));
 		break;
@@ -77,6 +78,7 @@ static void on_event(void *ctx, enum vm_memory_event event, uint64_t detail)
 		/* No entry goes, but each is for reading only from now on. */
 		w->was_protected = w->was_protected || detail == 1;
 		w->migrating = detail != 0;
+		w->told = w->told && detail;
 		if (detail == 1)
 			snprintf(w->cause, sizeof(w->cause), "a migration logs its dirty pages");
 		break;
@@ -140,6 +142,14 @@ static bool is_refused(struct watched *w)
 	return true;
 }
 
+static void tell_outcome(struct watched *w, uint64_t mapped)
+{
+	w->full = mapped;
+	tell(w, w->outcome, "", mapped);
+	w->outcome = NULL;
+}
+
+/* Where the counters cannot be read now, it is told at the next look. */
 static void filled(struct watched *w, bool whole)
 {
 	struct kvm_stats s;
@@ -149,12 +159,12 @@ static void filled(struct watched *w, bool whole)
 	w->dropped_us = 0;
 	w->told = w->was_protected = false;
 	*w->cause = '\0';
-	if (target_counters(&w->t, &s, &err))
-		return;
-	w->last = s;
-	w->full = kvm_mapped_bytes(&s);
 	w->base = w->t.resident;
-	tell(w, whole ? "filled" : "partly filled", "", w->full);
+	w->outcome = whole ? "filled" : "partly filled";
+	if (!target_counters(&w->t, &s, &err))
+		tell_outcome(w, kvm_mapped_bytes(&s));
+	else
+		log_note("%s: %s, but %s", target_label(&w->t), w->outcome, err.text);
 }
 
 static void refill(struct watched *w)
@@ -200,7 +210,8 @@ static void look(struct watched *w)
 		return;
 	}
 	mapped = kvm_mapped_bytes(&s);
-	w->last = s;
+	if (w->outcome)
+		tell_outcome(w, mapped);
 	/* A view of SMM's may add some pages; what counts is what is less than it was. */
 	if (!w->was_protected && mapped >= total && mapped + (mapped >> 10) >= w->full) {
 		w->dropped_us = 0;
