@@ -570,6 +570,21 @@ static int one_round(struct wire *w, struct err *err)
 	return rc;
 }
 
+/* Whether a lane is drained now that was not before: the coordinator waits for it. */
+static bool note_drained(struct wire *w)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		struct lane *l = &w->lane[i];
+		bool before = l->drained;
+
+		l->drained = l->read_eof && !bytes_size(&w->out);
+		any = any || (l->drained && !before);
+	}
+	return any;
+}
+
 static void *run(void *arg)
 {
 	struct wire *w = arg;
@@ -578,14 +593,15 @@ static void *run(void *arg)
 
 	thread_batch();
 	while (!rc) {
-		bool done;
+		bool done, drained;
 
 		rc = one_round(w, &err);
 		pthread_mutex_lock(&w->lock);
 		done = w->closing && !w->to_send.n && !bytes_size(&w->out);
-		for (unsigned i = 0; i < PAIR_MEMBERS; i++)
-			w->lane[i].drained = w->lane[i].read_eof && !bytes_size(&w->out);
+		drained = note_drained(w);
 		pthread_mutex_unlock(&w->lock);
+		if (drained)
+			ring(w->alert);
 		if (done)
 			break;
 	}

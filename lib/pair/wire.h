@@ -75,7 +75,7 @@ bool wire_delivered(struct wire *w, unsigned owner);
 
 void wire_stats(struct wire *w, unsigned owner, struct wire_stats *stats);
 
-/* A descriptor that is readable when wire_recv has something; for poll(2). */
+/* A descriptor that is readable when wire_recv has something, and when a member is drained; for poll(2). wire_recv takes it back. */
 int wire_fd(struct wire *w);
 
 /* Wait at most @timeout_ms for what was queued to leave, then end thread and connection. */
