@@ -898,6 +898,7 @@ static int source_resume(void *m, struct err *err)
 	if (!ctx)
 		return err ? err->code : -ENODEV;
 	log_dirty(s, false, NULL);
+	xen_suspend_forget(s->xch, s->d.domid);
 	if (!xen_domain_suspended(&s->d))
 		return xen_domain_alive(&s->d) ? unpause(s, ctx, err)
 					       : err_set(err, -ESRCH, "resume %s: it is gone", s->d.name);

@@ -9,6 +9,7 @@
 #include <libxl.h>
 #include <libxl_utils.h>
 #include <xenctrl.h>
+#include <xenevtchn.h>
 #include <xenforeignmemory.h>
 #include <xenguest.h>
 #include <xen/hvm/params.h>
@@ -72,6 +73,12 @@ void xen_suspend_close(struct xen_suspend *s);
  * other does, at most 50 ms: if the caller dies then, it stays so.
  */
 int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct err *err);
+
+/*
+ * While xen_suspend() runs, Xen tells it alone that a domain has suspended, and nobody else (no VIRQ_DOM_EXC, so no
+ * @releaseDomain): if the caller died within it, this has all told again. Always harmless. XEN_DOMCTL_subscribe.
+ */
+void xen_suspend_forget(xc_interface *xch, uint32_t domid);
 
 /* It has suspended itself; false if it runs, or was shut down or paused by others. */
 bool xen_suspended(libxl_ctx *ctx, uint32_t domid);

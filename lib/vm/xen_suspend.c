@@ -22,15 +22,14 @@
 #define SKEW_US 5000	   /* that far apart they are asked again, */
 #define APART_MAX 3	   /* so many times: guests run on meanwhile, but what they ask of each other is slow */
 #define STEP_US 50000	   /* who is ahead of the other waits no longer */
-/* Xenstore's watch tells late of a domain's end: when it was is asked of Xen. Each look takes time from the guests. */
-#define LOOK_US 2000
-#define QUIET_US 8000	   /* none stands still so soon after it has gone on */
-#define ASK_MS 20	   /* between two looks into xenstore */
+#define TICK_MS 20	   /* how long a wait lasts in which nothing happens */
 
 struct xen_suspend {
 	xc_interface *xch;
 	struct xs_handle *xs;
+	xenevtchn_handle *events;
 	uint32_t domid[XEN_SUSPEND_MAX];
+	evtchn_port_t theirs[XEN_SUSPEND_MAX], ours[XEN_SUSPEND_MAX]; /* the ends of the channel by which Xen tells */
 	unsigned n;
 	uint64_t when_us[XEN_SUSPEND_MAX]; /* 0: it runs */
 	uint64_t until_us;
@@ -41,7 +40,6 @@ struct xen_suspend {
 	bool taken[XEN_SUSPEND_MAX], held[XEN_SUSPEND_MAX];
 	uint64_t held_us; /* since when; 0: nobody was */
 	bool gone_on;	  /* those who have taken it up are held no more */
-	uint64_t look_us; /* when the next look is due */
 };
 
 bool xen_suspended(libxl_ctx *ctx, uint32_t domid)
@@ -101,12 +99,10 @@ static bool taken_up(const struct xen_suspend *s, unsigned i)
 
 /* ---- waiting ---- */
 
-static void wait_for_watch(struct xen_suspend *s, int ms)
+static void take_watches(struct xen_suspend *s)
 {
-	struct pollfd p = {xs_fileno(s->xs), POLLIN, 0};
 	char **event, path[80];
 
-	poll(&p, 1, ms);
 	while ((event = xs_check_watch(s->xs))) {
 		for (unsigned i = 0; i < s->n; i++)
 			if (!strcmp(event[XS_WATCH_PATH], question_path(s, i, path)))
@@ -125,22 +121,45 @@ static bool stands_still(const struct xen_suspend *s, unsigned i)
 	       (info.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask) == SHUTDOWN_suspend;
 }
 
-static void tell(const struct xen_suspend *s, unsigned i, const char *what, uint64_t when_us)
+/* The time is taken first: what delays it is taken for skew. An event may be from before, so that Xen is asked. */
+static void take_event(struct xen_suspend *s)
 {
-	log_trace("domain %u %s %.1f ms after it was asked", s->domid[i], what, (double)(when_us - s->asked_us) / 1e3);
+	xenevtchn_port_or_error_t port = xenevtchn_pending(s->events);
+	uint64_t now = units_realtime_us();
+
+	for (unsigned i = 0; i < s->n; i++)
+		if (port >= 0 && (evtchn_port_t)port == s->ours[i]) {
+			xenevtchn_unmask(s->events, s->ours[i]);
+			if (!s->when_us[i] && stands_still(s, i))
+				s->when_us[i] = now;
+		}
 }
 
-/* How many stand still. Nothing else is done here: what delays the second look is taken for skew. */
-static unsigned look(struct xen_suspend *s)
+/* Until something happens: one stands still, or somebody writes to a question. */
+static void wait_ms(struct xen_suspend *s, int ms)
+{
+	struct pollfd p[] = {{xenevtchn_fd(s->events), POLLIN, 0}, {xs_fileno(s->xs), POLLIN, 0}};
+
+	if (poll(p, 2, ms) <= 0)
+		return;
+	if (p[0].revents)
+		take_event(s);
+	if (p[1].revents)
+		take_watches(s);
+}
+
+static unsigned how_many_still(const struct xen_suspend *s)
 {
 	unsigned still = 0;
 
-	for (unsigned i = 0; i < s->n; i++) {
-		if (!s->when_us[i] && stands_still(s, i))
-			s->when_us[i] = units_realtime_us();
+	for (unsigned i = 0; i < s->n; i++)
 		still += s->when_us[i] != 0;
-	}
 	return still;
+}
+
+static void tell(const struct xen_suspend *s, unsigned i, const char *what, uint64_t when_us)
+{
+	log_trace("domain %u %s %.1f ms after it was asked", s->domid[i], what, (double)(when_us - s->asked_us) / 1e3);
 }
 
 /* It would come up again when they run on: where it is not known that the guest has emptied it. */
@@ -156,7 +175,7 @@ static void let_run(struct xen_suspend *s, uint64_t us)
 	uint64_t until = units_now_us() + us;
 
 	while (units_now_us() < until)
-		wait_for_watch(s, ASK_MS);
+		wait_ms(s, TICK_MS);
 }
 
 /* ---- an attempt ---- */
@@ -196,7 +215,6 @@ static void begin_attempt(struct xen_suspend *s)
 {
 	s->held_us = 0;
 	s->gone_on = false;
-	s->look_us = units_now_us() + ASK_MS * 1000;
 	s->asked_us = units_realtime_us();
 	for (unsigned i = 0; i < s->n; i++) {
 		s->asked[i] = s->touched[i] = s->seen[i] = 0;
@@ -219,14 +237,12 @@ static int ask(struct xen_suspend *s, unsigned first, bool again, struct err *er
 			rc = write_node(s, first, "suspend", err);
 			asked = units_now_us();
 		}
-		wait_for_watch(s, ASK_MS);
-		if (taken_up(s, first) || stands_still(s, first)) {
+		wait_ms(s, TICK_MS);
+		if (s->when_us[first] || taken_up(s, first)) {
 			hold(s, first);
 			break;
 		}
 	}
-	if (again) /* one may stand still already */
-		s->look_us = 0;
 	return rc ? rc : ask_all(s, again ? first : s->n, err);
 }
 
@@ -252,36 +268,19 @@ static void keep_in_step(struct xen_suspend *s)
 	if (!s->gone_on && (all_have_taken(s) || (s->held_us && units_now_us() - s->held_us > STEP_US))) {
 		let_all_go(s);
 		s->gone_on = true;
-		s->look_us = units_now_us() + QUIET_US;
 	}
-}
-
-/* Until a look is due, or something happens in xenstore: nothing of interest does where all have taken it up. */
-static void wait_for_look(struct xen_suspend *s)
-{
-	uint64_t now = units_now_us(), wait = now < s->look_us ? s->look_us - now : 0;
-
-	if (all_have_taken(s))
-		usleep((useconds_t)wait);
-	else
-		wait_for_watch(s, (int)((wait + 999) / 1000));
 }
 
 static bool attempt(struct xen_suspend *s, uint64_t patience_us)
 {
 	uint64_t since = units_now_us();
-	unsigned still = 0, now;
-	bool close; /* one may stand still at any moment; a guest need not say that it has taken it up */
+	unsigned still = how_many_still(s), now;
 
 	while (still < s->n && units_now_us() - since < patience_us) {
-		wait_for_look(s);
-		if (!still)
+		wait_ms(s, TICK_MS);
+		now = how_many_still(s);
+		if (!now)
 			keep_in_step(s);
-		if (units_now_us() < s->look_us)
-			continue;
-		now = look(s);
-		close = now || s->gone_on || units_now_us() - since > STEP_US;
-		s->look_us = units_now_us() + (close ? LOOK_US : ASK_MS * 1000);
 		if (now != still) { /* each its own time */
 			let_all_go(s);
 			since = units_now_us();
@@ -331,10 +330,9 @@ static void resume_latecomer(struct xen_suspend *s, unsigned i)
 	uint64_t until = units_now_us() + LATE_US;
 	bool still[XEN_SUSPEND_MAX] = {false};
 
-	while (!still[i] && units_now_us() < until) {
-		wait_for_watch(s, ASK_MS);
-		still[i] = stands_still(s, i);
-	}
+	while (!s->when_us[i] && units_now_us() < until)
+		wait_ms(s, TICK_MS);
+	still[i] = s->when_us[i] != 0;
 	if (still[i] && resume(s, still, NULL))
 		log_error("domain %u stands still, and could not be resumed", s->domid[i]);
 }
@@ -405,13 +403,78 @@ static int suspend_all(struct xen_suspend *s, struct err *err)
 
 static int watch(const struct xen_suspend *s, struct err *err)
 {
-	bool ok = xs_watch(s->xs, "@releaseDomain", "end");
+	bool ok = true;
 	char path[80];
 
 	for (unsigned i = 0; ok && i < s->n; i++)
 		ok = xs_watch(s->xs, question_path(s, i, path), "question");
 	return ok ? 0 : err_sys(err, -errno, "watch xenstore");
 }
+
+/* ---- Xen's word that a domain stands still: by an event channel of its own (XEN_DOMCTL_subscribe) ---- */
+
+/* A domain's end of a channel cannot be closed by others: where it is kept, so that whoever suspends it next has it. */
+static char *port_path(const struct xen_suspend *s, unsigned i, char path[80])
+{
+	snprintf(path, 80, "/local/domain/%u/util-vm/suspend-event-channel", s->domid[i]);
+	return path;
+}
+
+static bool bind_channel(struct xen_suspend *s, unsigned i, evtchn_port_t theirs)
+{
+	xenevtchn_port_or_error_t ours = xenevtchn_bind_interdomain(s->events, s->domid[i], theirs);
+
+	if (ours < 0)
+		return false;
+	s->theirs[i] = theirs;
+	s->ours[i] = (evtchn_port_t)ours;
+	return true;
+}
+
+static int open_channel(struct xen_suspend *s, unsigned i, struct err *err)
+{
+	char path[80], *text = xs_read(s->xs, XBT_NULL, port_path(s, i, path), NULL), number[16];
+	bool bound = text && bind_channel(s, i, (evtchn_port_t)strtoul(text, NULL, 10));
+	int theirs;
+
+	free(text);
+	if (bound)
+		return 0;
+	theirs = xc_evtchn_alloc_unbound(s->xch, s->domid[i], DOMID_SELF);
+	if (theirs < 0 || !bind_channel(s, i, (evtchn_port_t)theirs))
+		return err_sys(err, -errno, "make an event channel to domain %u", s->domid[i]);
+	snprintf(number, sizeof(number), "%d", theirs);
+	if (!xs_write(s->xs, XBT_NULL, path, number, (unsigned)strlen(number)))
+		return err_sys(err, -errno, "note the event channel to domain %u", s->domid[i]);
+	return 0;
+}
+
+static int open_channels(struct xen_suspend *s, struct err *err)
+{
+	int rc = 0;
+
+	s->events = xenevtchn_open(NULL, 0);
+	if (!s->events)
+		return err_sys(err, -errno, "open event channels");
+	for (unsigned i = 0; !rc && i < s->n; i++)
+		rc = open_channel(s, i, err);
+	return rc;
+}
+
+static int subscribe(struct xen_suspend *s, struct err *err)
+{
+	for (unsigned i = 0; i < s->n; i++)
+		if (xc_domain_subscribe_for_suspend(s->xch, s->domid[i], s->theirs[i]))
+			return xen_error(err, -EIO, "have Xen tell when domain %u is suspended", s->domid[i]);
+	return 0;
+}
+
+void xen_suspend_forget(xc_interface *xch, uint32_t domid)
+{
+	xc_domain_subscribe_for_suspend(xch, domid, 0);
+}
+
+/* ---- for others ---- */
 
 int xen_suspend_open(const uint32_t *domid, unsigned n, struct xen_suspend **out, struct err *err)
 {
@@ -430,6 +493,8 @@ int xen_suspend_open(const uint32_t *domid, unsigned n, struct xen_suspend **out
 		rc = err_sys(err, -errno, "open xenstore");
 	if (!rc)
 		rc = watch(s, err);
+	if (!rc)
+		rc = open_channels(s, err);
 	if (rc) {
 		xen_suspend_close(s);
 		return rc;
@@ -444,8 +509,13 @@ int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct
 
 	memset(s->when_us, 0, sizeof(s->when_us));
 	s->until_us = units_now_us() + (uint64_t)timeout_ms * 1000;
-	wait_for_watch(s, 0); /* a watch goes off once when it is set */
-	rc = suspend_all(s, err);
+	for (unsigned i = 0; i < s->n; i++)
+		wait_ms(s, 0); /* a channel, as a watch, tells once when it is made */
+	rc = subscribe(s, err);
+	if (!rc)
+		rc = suspend_all(s, err);
+	for (unsigned i = 0; i < s->n; i++)
+		xen_suspend_forget(s->xch, s->domid[i]);
 	memcpy(when_us, s->when_us, s->n * sizeof(*when_us));
 	return rc;
 }
@@ -454,6 +524,8 @@ void xen_suspend_close(struct xen_suspend *s)
 {
 	if (!s)
 		return;
+	if (s->events)
+		xenevtchn_close(s->events);
 	if (s->xs)
 		xs_close(s->xs);
 	if (s->xch)
