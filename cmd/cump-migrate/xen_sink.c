@@ -31,6 +31,7 @@ struct sink {
 	int theirs;	    /* libxl's end of the stream */
 	pthread_t thread;
 	bool restoring; /* the thread is to be joined */
+	libxl_ctx *own; /* the thread's: libxl holds a context's lock while it sets a domain up, and there are two */
 	int ended;	/* an eventfd: it is over */
 	/* A copy of the stream is kept: then libxl reads what the copier has written to the file. */
 	pthread_t copier;
@@ -112,6 +113,9 @@ static void end_restore(struct sink *s)
 		shutdown(s->from_copier, SHUT_RDWR);
 	pthread_join(s->thread, NULL);
 	s->restoring = false;
+	if (s->own) /* not by the thread: that takes longer than the pair may stand still */
+		libxl_ctx_free(s->own);
+	s->own = NULL;
 }
 
 static void close_one(int fd)
@@ -250,8 +254,7 @@ static int restore_configured(struct sink *s, libxl_ctx *ctx, const char *config
 static int restore(struct sink *s, struct err *err)
 {
 	struct json_object *preface = NULL, *config = NULL, *late = NULL;
-	/* Its own: libxl holds a context's lock while it sets a domain up, and there are two. */
-	libxl_ctx *ctx = xen_ctx_new(err);
+	libxl_ctx *ctx = s->own = xen_ctx_new(err);
 	int rc = ctx ? xen_read_preface(s->theirs, &preface, err) : -ENODEV, stream = s->theirs;
 	uint64_t bytes = 0;
 
@@ -271,8 +274,6 @@ static int restore(struct sink *s, struct err *err)
 	if (!rc)
 		shorten_copy(s, bytes);
 	json_object_put(preface);
-	if (ctx)
-		libxl_ctx_free(ctx);
 	return rc;
 }
 

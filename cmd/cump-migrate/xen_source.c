@@ -91,6 +91,7 @@ struct xen_pair {
 	/* their stop; under the lock */
 	pthread_t stopper;
 	bool has_stopper;
+	struct xen_suspend *suspend; /* the stopper's; closed when it is joined: that takes longer than the guests' stop */
 	enum stop_phase { STOP_NOT_YET, STOP_NOW, STOP_DONE, STOP_NEVER } stop_phase;
 	struct err stop_err;
 	int stop_rc;
@@ -436,7 +437,6 @@ static void say_stopped(struct xen_pair *p, int rc)
  */
 static void *run_stopper(void *ctx)
 {
-	struct xen_suspend *suspend = NULL;
 	uint32_t domid[CUMP_MEMBERS];
 	struct xen_pair *p = ctx;
 	unsigned n = 0;
@@ -446,13 +446,12 @@ static void *run_stopper(void *ctx)
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++)
 		if (p->member[i])
 			domid[n++] = p->member[i]->d.domid;
-	rc = xen_suspend_open(domid, n, &suspend, &p->stop_err);
+	rc = xen_suspend_open(domid, n, &p->suspend, &p->stop_err);
 	if (await_stop(p) == STOP_NOW) {
 		if (!rc)
-			rc = xen_suspend(suspend, p->stopped_us, SUSPEND_MS, &p->stop_err);
+			rc = xen_suspend(p->suspend, p->stopped_us, SUSPEND_MS, &p->stop_err);
 		say_stopped(p, rc);
 	}
-	xen_suspend_close(suspend);
 	return NULL;
 }
 
@@ -476,6 +475,8 @@ static void join_stopper(struct xen_pair *p)
 	pthread_mutex_unlock(&p->lock);
 	pthread_join(p->stopper, NULL);
 	p->has_stopper = false;
+	xen_suspend_close(p->suspend);
+	p->suspend = NULL;
 }
 
 static void *run_engine(void *ctx)
