@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "xen.h"
+#include "xen_maps.h"
 #include "xen_stream.h"
 
 #define PAGE 4096u
@@ -13,26 +14,18 @@ struct late_domain {
 	uint32_t domid;
 	const char *name;
 	xc_interface *xch;
-	xenforeignmemory_handle *fmem;
+	struct xen_maps *maps;
 	struct xen_special special;
-	void *mapped;
-	size_t mapped_pages;
 };
 
 static void unmap(void *ctx)
 {
-	struct late_domain *d = ctx;
-
-	if (d->mapped)
-		xenforeignmemory_unmap(d->fmem, d->mapped, d->mapped_pages);
-	d->mapped = NULL;
+	xen_maps_trim(((struct late_domain *)ctx)->maps);
 }
 
-static int map_there(struct late_domain *d, const xen_pfn_t *gfn, size_t n, int *failed, struct err *err)
+static uint8_t *map_there(struct late_domain *d, const xen_pfn_t *gfn, size_t n, int *failed, struct err *err)
 {
-	d->mapped = xenforeignmemory_map(d->fmem, d->domid, PROT_READ | PROT_WRITE, n, gfn, failed);
-	d->mapped_pages = n;
-	return d->mapped ? 0 : err_sys(err, -errno, "map %zu pages of %s", n, d->name);
+	return xen_maps_add(d->maps, PROT_READ | PROT_WRITE, gfn, n, failed, err);
 }
 
 /* Frames that came up at the source since libxl made the others. 1: all are there now. */
@@ -46,7 +39,6 @@ static int populate_failed(struct late_domain *d, const xen_pfn_t *gfn, size_t n
 			missing[count++] = gfn[i];
 	if (!count)
 		return 0;
-	unmap(d);
 	if (xc_domain_populate_physmap_exact(d->xch, d->domid, count, 0, 0, missing))
 		return xen_error(err, -ENOMEM, "give %s %u more pages", d->name, count);
 	return 1;
@@ -55,19 +47,20 @@ static int populate_failed(struct late_domain *d, const xen_pfn_t *gfn, size_t n
 static int map(void *ctx, const uint64_t *gfn, size_t n, void **to, struct err *err)
 {
 	struct late_domain *d = ctx;
-	int failed[CUMP_BATCH], rc = map_there(d, gfn, n, failed, err);
+	int failed[CUMP_BATCH], rc = -EIO;
+	uint8_t *at = map_there(d, gfn, n, failed, err);
 
-	if (!rc)
+	if (at)
 		rc = populate_failed(d, gfn, n, failed, err);
-	if (rc > 0)
-		rc = map_there(d, gfn, n, failed, err);
+	if (rc > 0) {
+		at = map_there(d, gfn, n, failed, err);
+		rc = at ? 0 : -EIO;
+	}
 	for (size_t i = 0; !rc && i < n; i++) {
 		if (failed[i])
 			rc = err_set(err, -EIO, "map page %#llx of %s", (unsigned long long)gfn[i], d->name);
-		to[i] = xen_is_special(&d->special, gfn[i]) ? NULL : (uint8_t *)d->mapped + i * PAGE;
+		to[i] = xen_is_special(&d->special, gfn[i]) ? NULL : at + i * PAGE;
 	}
-	if (rc)
-		unmap(d);
 	return rc;
 }
 
@@ -91,21 +84,16 @@ static int set_context(void *ctx, uint8_t *data, uint32_t n, struct err *err)
 
 static const struct xen_late_ops ops = {map, unmap, set_tsc, set_context};
 
-int xen_take_late(int fd, uint32_t domid, const char *name, uint64_t *bytes, struct err *err)
+int xen_take_late(int fd, uint32_t domid, const char *name, struct xen_maps *maps, uint64_t *bytes, struct err *err)
 {
-	struct late_domain d = {.domid = domid, .name = name, .xch = xen_control(err)};
-	int rc = d.xch ? 0 : -ENODEV;
+	struct late_domain d = {.domid = domid, .name = name, .xch = xen_control(err), .maps = maps};
+	int rc = d.xch ? xen_maps_open(maps, domid, err) : -ENODEV;
 
 	*bytes = 0;
-	d.fmem = rc ? NULL : xenforeignmemory_open(NULL, 0);
-	if (!rc && !d.fmem)
-		rc = err_sys(err, -errno, "open foreign memory");
 	if (!rc) {
 		xen_special_of(d.xch, domid, &d.special);
 		rc = xen_read_late(fd, &ops, &d, bytes, err);
 	}
-	if (d.fmem)
-		xenforeignmemory_close(d.fmem);
 	if (d.xch)
 		xc_interface_close(d.xch);
 	return rc;

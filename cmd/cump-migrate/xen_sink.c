@@ -21,6 +21,7 @@
 #include "pair/message.h"
 #include "vm/xen.h"
 #include "xen.h"
+#include "xen_maps.h"
 #include "xen_stream.h"
 
 struct sink {
@@ -31,7 +32,9 @@ struct sink {
 	int theirs;	    /* libxl's end of the stream */
 	pthread_t thread;
 	bool restoring; /* the thread is to be joined */
-	libxl_ctx *own; /* the thread's: libxl holds a context's lock while it sets a domain up, and there are two */
+	/* The thread's; closed when the pair runs: that takes longer than it may stand still. */
+	libxl_ctx *own; /* libxl holds a context's lock while it sets a domain up, and there are two */
+	struct xen_maps late;
 	int ended;	/* an eventfd: it is over */
 	/* A copy of the stream is kept: then libxl reads what the copier has written to the file. */
 	pthread_t copier;
@@ -113,7 +116,8 @@ static void end_restore(struct sink *s)
 		shutdown(s->from_copier, SHUT_RDWR);
 	pthread_join(s->thread, NULL);
 	s->restoring = false;
-	if (s->own) /* not by the thread: that takes longer than the pair may stand still */
+	xen_maps_close(&s->late);
+	if (s->own)
 		libxl_ctx_free(s->own);
 	s->own = NULL;
 }
@@ -270,7 +274,7 @@ static int restore(struct sink *s, struct err *err)
 		pthread_mutex_unlock(&s->lock);
 	}
 	if (!rc && json_object_object_get_ex(preface, "late", &late) && json_object_get_boolean(late))
-		rc = xen_take_late(stream, s->d.domid, s->d.name, &bytes, err);
+		rc = xen_take_late(stream, s->d.domid, s->d.name, &s->late, &bytes, err);
 	if (!rc)
 		shorten_copy(s, bytes);
 	json_object_put(preface);

@@ -24,19 +24,13 @@
 #include "pair/message.h"
 #include "vm/xen.h"
 #include "xen.h"
+#include "xen_maps.h"
 #include "xen_stream.h"
 
 #define ROUND_US 10000	  /* between the beginnings of two rounds */
 #define WAIT_ROUND_US 250000 /* while libxl builds both over there, and nothing else is left to do */
 #define SUSPEND_MS 30000  /* for both guests to suspend */
 #define PAGE 4096u
-/*
- * To unmap a page of another domain costs dom0 as much as to map it (PV: a trap for each). It has time for that when the
- * pair runs over there; until then so many of a member stay mapped, for 8 bytes of page table each. What a guest gives
- * back meanwhile is free when they are not mapped any more.
- */
-#define HELD_PAGES (1u << 16)
-#define HELD_BATCHES 1024u
 
 _Static_assert(CUMP_BATCH <= XEN_TYPES_MAX, "one question a batch");
 
@@ -51,16 +45,10 @@ struct source {
 	unsigned index; /* in it: enum cump_member */
 	/* its memory */
 	xc_interface *xch;
-	xenforeignmemory_handle *fmem;
+	struct xen_maps maps;
 	uint64_t pages;
 	xc_hypercall_buffer_t log; /* one bit a page */
 	size_t log_frames;
-	struct held {
-		void *at;
-		size_t pages;
-	} held[HELD_BATCHES]; /* mapped, a ring */
-	unsigned held_first, held_count;
-	size_t held_pages;
 	int theirs; /* the engine's end of the stream */
 	bool verify; /* compare the memory of both sides, page by page */
 	struct xen_sent sent;
@@ -133,32 +121,14 @@ static int engine_peek(void *ctx, uint64_t *dirty, struct err *err)
 
 static int engine_clean(void *ctx, uint64_t *dirty, bool last, struct err *err)
 {
-	return read_log(ctx, XEN_DOMCTL_SHADOW_OP_CLEAN, last ? XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL : 0, dirty,
-			err);
-}
-
-static void hold(struct source *s, void *at, size_t pages)
-{
-	s->held[(s->held_first + s->held_count++) % HELD_BATCHES] = (struct held){at, pages};
-	s->held_pages += pages;
-}
-
-static void unmap_oldest(struct source *s)
-{
-	const struct held *h = &s->held[s->held_first];
-
-	xenforeignmemory_unmap(s->fmem, h->at, h->pages);
-	s->held_pages -= h->pages;
-	s->held_first = (s->held_first + 1) % HELD_BATCHES;
-	s->held_count--;
+	/* At last it need not be cleared, for which Xen goes through the domain's second-level tables. */
+	return last ? read_log(ctx, XEN_DOMCTL_SHADOW_OP_PEEK, XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL, dirty, err) :
+		      read_log(ctx, XEN_DOMCTL_SHADOW_OP_CLEAN, 0, dirty, err);
 }
 
 static void engine_unmap(void *ctx)
 {
-	struct source *s = ctx;
-
-	while (s->held_count == HELD_BATCHES || s->held_pages > HELD_PAGES)
-		unmap_oldest(s);
+	xen_maps_trim(&((struct source *)ctx)->maps);
 }
 
 /* Map what has content; a frame that went away between the two calls comes later, if it is there again. */
@@ -181,10 +151,9 @@ static int engine_map(void *ctx, const uint64_t *gfn, size_t n, struct cump_page
 	}
 	if (rc || !with)
 		return rc;
-	at = xenforeignmemory_map(s->fmem, s->d.domid, PROT_READ, with, frame, failed);
+	at = xen_maps_add(&s->maps, PROT_READ, frame, with, failed, err);
 	if (!at)
-		return err_sys(err, -errno, "map %zu pages of %s", with, s->d.name);
-	hold(s, at, with);
+		return err ? err->code : -EIO;
 	for (size_t i = 0, k = 0; i < n; i++) {
 		if (!xen_page_has_data(page[i].type))
 			continue;
@@ -524,9 +493,8 @@ static int open_memory(struct source *s, struct err *err)
 	s->sent = (struct xen_sent){.frames = pages, .again = send_again, .ctx = s};
 	if (s->verify && !(s->sent.hash = calloc(pages, sizeof(*s->sent.hash))))
 		return err_set(err, -ENOMEM, "remember what is sent of %s: out of memory", s->d.name);
-	s->fmem = xenforeignmemory_open(NULL, 0);
-	if (!s->fmem)
-		return err_sys(err, -errno, "open foreign memory");
+	if (xen_maps_open(&s->maps, s->d.domid, err))
+		return err ? err->code : -EIO;
 	s->log = (xc_hypercall_buffer_t){.ubuf = (void *)-1};
 	s->log_frames = (pages / 8 + PAGE) / PAGE;
 	if (!xc__hypercall_buffer_alloc_pages(s->xch, &s->log, (int)s->log_frames))
@@ -536,14 +504,10 @@ static int open_memory(struct source *s, struct err *err)
 
 static void close_memory(struct source *s)
 {
-	while (s->held_count)
-		unmap_oldest(s);
+	xen_maps_close(&s->maps);
 	if (s->log_frames)
 		xc__hypercall_buffer_free_pages(s->xch, &s->log, (int)s->log_frames);
 	s->log_frames = 0;
-	if (s->fmem)
-		xenforeignmemory_close(s->fmem);
-	s->fmem = NULL;
 	free(s->sent.hash);
 	s->sent.hash = NULL;
 }

@@ -74,8 +74,12 @@ struct xen_late_ops {
 /* Read late records from @fd to their END; nothing beyond it. *@bytes: how much that was. -EBADMSG, or what @ops say. */
 int xen_read_late(int fd, const struct xen_late_ops *ops, void *ctx, uint64_t *bytes, struct err *err);
 
-/* The same into domain @domid, which libxl has built and nobody has started (xen_late.c). */
-int xen_take_late(int fd, uint32_t domid, const char *name, uint64_t *bytes, struct err *err);
+/*
+ * The same into domain @domid, which libxl has built and nobody has started (xen_late.c). @maps is opened, and
+ * the caller's to close when the domain does not wait for it.
+ */
+struct xen_maps;
+int xen_take_late(int fd, uint32_t domid, const char *name, struct xen_maps *maps, uint64_t *bytes, struct err *err);
 
 /* Read the preface from @fd; the rest is libxl's. Caller owns *@preface. -EBADMSG, -EMSGSIZE. */
 int xen_read_preface(int fd, struct json_object **preface, struct err *err);

@@ -17,6 +17,7 @@ struct cump_engine {
 	struct cump_source source[CUMP_MEMBERS];
 	struct cump_sink sink;
 	bool put[CUMP_MEMBERS][CUMP_TAIL]; /* CUMP_HEAD, CUMP_WHOLE: were */
+	uint64_t to_send[CUMP_MEMBERS];	   /* pages, at the round's beginning */
 	uint64_t gfn[CUMP_BATCH];
 	struct cump_page page[CUMP_BATCH];
 
@@ -161,16 +162,16 @@ void cump_engine_free(struct cump_engine *e)
 /* What the members have left in this round; counted once a round, then kept by note_batch. */
 static void note_round(struct cump_engine *e, uint64_t round)
 {
-	uint64_t send[CUMP_MEMBERS], deferred[CUMP_MEMBERS];
+	uint64_t deferred[CUMP_MEMBERS];
 
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
-		send[i] = cump_to_send(&e->cump, i);
+		e->to_send[i] = cump_to_send(&e->cump, i);
 		deferred[i] = cump_deferred(&e->cump, i);
 	}
 	pthread_mutex_lock(&e->lock);
 	e->stats.round = round;
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
-		e->stats.member[i].remaining = send[i] + deferred[i];
+		e->stats.member[i].remaining = e->to_send[i] + deferred[i];
 		e->stats.member[i].deferred += deferred[i];
 	}
 	pthread_mutex_unlock(&e->lock);
@@ -308,7 +309,7 @@ static int put_once(struct cump_engine *e, unsigned member, enum cump_state whic
 
 static unsigned smaller(const struct cump_engine *e)
 {
-	return cump_to_send(&e->cump, CUMP_VTPM) < cump_to_send(&e->cump, CUMP_VM) ? CUMP_VTPM : CUMP_VM;
+	return e->to_send[CUMP_VTPM] < e->to_send[CUMP_VM] ? CUMP_VTPM : CUMP_VM;
 }
 
 static int copy_member(struct cump_engine *e, unsigned member, uint64_t *looked_us, struct err *err)

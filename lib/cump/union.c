@@ -187,6 +187,8 @@ size_t cump_take(struct cump *c, enum cump_member member, size_t *word, size_t t
 	for (; w < to && n + WORD_BITS <= max; w++) {
 		uint64_t bits = m->to_send[w];
 
+		if (!bits)
+			continue;
 		m->to_send[w] = 0;
 		for (; bits; bits &= bits - 1)
 			gfn[n++] = w * WORD_BITS + (unsigned)__builtin_ctzll(bits);
@@ -203,12 +205,14 @@ void cump_put_back(struct cump *c, enum cump_member member, uint64_t gfn)
 		m->deferred[gfn / WORD_BITS] |= 1ull << gfn % WORD_BITS;
 }
 
+/* Most words are 0, and to count one is a call where no instruction can be assumed. */
 static uint64_t count(const uint64_t *bitmap, size_t words)
 {
 	uint64_t n = 0;
 
 	for (size_t w = 0; w < words; w++)
-		n += (unsigned)__builtin_popcountll(bitmap[w]);
+		if (bitmap[w])
+			n += (unsigned)__builtin_popcountll(bitmap[w]);
 	return n;
 }
 
