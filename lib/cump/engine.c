@@ -317,12 +317,13 @@ static int copy_member(struct cump_engine *e, unsigned member, uint64_t *looked_
 	size_t words = e->cump.member[member].words;
 	int rc = put_once(e, member, CUMP_HEAD, err);
 
-	for (size_t at = 0; !rc && at < words && !leave(e, false);) {
-		size_t to = at + CHUNK_WORDS;
-
+	for (size_t at = 0; !rc && !leave(e, false);) {
+		at = cump_next(&e->cump, member, at);
+		if (at >= words)
+			break;
 		rc = look_again(e, at, looked_us, err);
 		if (!rc)
-			rc = send_words(e, member, &at, to, false, err);
+			rc = send_words(e, member, &at, at + CHUNK_WORDS, false, err);
 	}
 	return rc || leave(e, false) ? rc : put_once(e, member, CUMP_WHOLE, err);
 }

@@ -176,6 +176,15 @@ void cump_leave(struct cump *c, size_t from)
 	}
 }
 
+size_t cump_next(const struct cump *c, enum cump_member member, size_t from)
+{
+	const struct cump_map *m = &c->member[member];
+
+	while (from < m->words && !m->to_send[from])
+		from++;
+	return from;
+}
+
 size_t cump_take(struct cump *c, enum cump_member member, size_t *word, size_t to, uint64_t *gfn,
 		 size_t max)
 {

@@ -79,6 +79,9 @@ void cump_decide_all(struct cump *c);
 /* The round was left at word @from: what it has not sent is deferred. */
 void cump_leave(struct cump *c, size_t from);
 
+/* The first word from @from on of which pages of @member are to be sent now; its number of words or more: none. */
+size_t cump_next(const struct cump *c, enum cump_member member, size_t from);
+
 /*
  * Pages of @member to be sent now, out of words *@word … @to - 1, into @gfn (at most @max, ≥ 64); they are
  * taken out of to_send. *@word moves to where to go on. Returns how many.

@@ -135,6 +135,11 @@ static void the_members_may_differ_in_size(void **state)
 	assert_int_equal(cump_take(&c, CUMP_VTPM, &word, 100, gfn, 256), 65);
 	assert_int_equal(gfn[64], 64);
 	assert_int_equal(word, 2);
+	assert_int_equal(cump_next(&c, CUMP_VTPM, 0), 2); /* all taken */
+	c.member[CUMP_VM].to_send[0] = 0;
+	assert_int_equal(cump_next(&c, CUMP_VM, 0), 1);
+	assert_int_equal(cump_next(&c, CUMP_VM, 1), 1);
+	assert_int_equal(cump_next(&c, CUMP_VM, 7), 7);
 	cump_put_back(&c, CUMP_VTPM, 65); /* there is no such page */
 	assert_int_equal(cump_deferred(&c, CUMP_VTPM), 0);
 	cump_free(&c);
