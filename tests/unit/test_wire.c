@@ -471,13 +471,17 @@ static void gates_that_flap(void **state)
 static void the_end_is_last(void **state)
 {
 	struct flow out, in;
+	struct pollfd told;
 	struct ends e;
 
 	(void)state;
 	join(&e, false, &usual);
 	attach_all(&e);
+	told = (struct pollfd){wire_fd(e.w[0]), POLLIN, 0};
+	assert_int_equal(poll(&told, 1, 0), 0);
 	start(&out, pour, e.member[0][1], 700000, 3);
 	pthread_join(out.thread, NULL);
+	assert_int_equal(poll(&told, 1, WAIT_MS), 1);
 	EVENTUALLY(wire_drained(e.w[0], 1));
 	usleep(50000);
 	assert_false(wire_delivered(e.w[1], 1)); /* its hypervisor has not read it yet */
