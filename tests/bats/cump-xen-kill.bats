@@ -10,7 +10,8 @@ load helpers/cump-xen
 # bats file_tags=lab,long
 
 setup_file() {
-	xen_setup_file --test --rate,10,--mode,sequence,/dev/tpm0
+	# Some thirty moves, each of which loses a guest 1 MiB (tests/lab/README.md).
+	xen_setup_file --vtpm-mem 128M --test --rate,10,--mode,sequence,/dev/tpm0
 }
 
 teardown_file() {
@@ -37,7 +38,10 @@ say_case() {
 	echo "sender: $stderr"
 	echo "receiver: $(cat "$d/receive.err")"
 	echo "recover: $recovered"
-	for h in a b; do echo "$h: $(on $h xl list | awk 'NR > 2 { print $1, $5 }' | xargs)"; done
+	for h in a b; do
+		echo "$h: $(on $h xl list | awk 'NR > 2 { print $1, $5 }' | xargs)"
+		on $h sh -c 'grep -h "Kernel panic" /var/log/xen/console/guest-pair*.log' || true
+	done
 	echo "journals: $(open_journals)"
 }
 
@@ -150,6 +154,20 @@ matrix() { # VICTIM [REGEXP of steps]
 	both_run "$home"
 	run on "$home" xl list
 	refute_line --regexp '^pair.* --p--- '
+	assert_alive
+}
+
+# While it waits Xen tells it alone who has suspended; xl waits for that word as well.
+@test "a sender that dies while the guests suspend: others are told again" {
+	start_receiver
+	move --no-compress --debug-at 'send:converged=(sleep 0.04; kill -KILL $PPID) </dev/null >/dev/null 2>&1 &'
+	assert_equal "$status" 137
+	run on "$home" "$tool" recover --state-dir /tmp/c/sa
+	assert_success
+	both_run "$home"
+	run on "$home" timeout 50 xl save -c pair-vtpm /dev/null
+	assert_success
+	both_run "$home"
 	assert_alive
 }
 
