@@ -87,6 +87,38 @@ struct xen_pair {
 	unsigned users;
 };
 
+/* ---- what the engine sees: a sink, two streams ---- */
+
+/* Frames that are no more say nothing: the other side has none there either. */
+static int put_pages(void *ctx, enum cump_member member, const struct cump_page *page, size_t n,
+		     struct err *err)
+{
+	struct source *s = ((struct xen_pair *)ctx)->member[member];
+	struct cump_page there[CUMP_BATCH];
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (xen_page_exists(page[i].type))
+			there[kept++] = page[i];
+	for (size_t i = 0; s->verify && i < kept; i++)
+		if (there[i].data)
+			xen_sent_note(&s->sent, there[i].gfn, there[i].data);
+	return kept ? xen_write_pages(s->theirs, there, kept, err) : 0;
+}
+
+static int put_state(void *ctx, enum cump_member member, enum cump_state which, const void *data, size_t n,
+		     struct err *err)
+{
+	struct xen_pair *p = ctx;
+	int rc = xen_write(p->member[member]->theirs, data, n, err);
+
+	if (!rc && which == CUMP_TAIL)
+		shutdown(p->member[member]->theirs, SHUT_WR);
+	return rc;
+}
+
+static const struct cump_sink_ops engine_sink = {put_pages, put_state};
+
 /* ---- what the engine sees: a source ---- */
 
 static uint64_t engine_pages(void *ctx)
@@ -191,25 +223,29 @@ static int make_preface(struct source *s, struct json_object **preface, struct e
 	return rc;
 }
 
-static int put_state(void *ctx, enum cump_member member, enum cump_state which, const void *data, size_t n,
-		     struct err *err);
+/* @b, which is freed, unless to make it has failed with @rc. */
+static int put_bytes(struct source *s, enum cump_state which, struct xen_bytes *b, int rc, struct err *err)
+{
+	int failed;
+
+	if (!rc && !b->failed)
+		rc = put_state(s->pair, s->index, which, b->data, b->size, err);
+	failed = xen_bytes_free(b);
+	return rc || !failed ? rc : err_set(err, failed, "write state of %s: out of memory", s->d.name);
+}
 
 static int put_head(struct source *s, struct err *err)
 {
 	struct json_object *preface = NULL;
 	xc_interface *xch = xen_control(err);
 	struct xen_bytes b = {0};
-	int rc = xch ? make_preface(s, &preface, err) : -ENODEV, failed;
+	int rc = xch ? make_preface(s, &preface, err) : -ENODEV;
 
 	if (!rc) {
 		json_object_object_add(preface, "late", json_object_new_boolean(true));
 		rc = xen_put_head(&b, xch, s->d.domid, preface, err);
 	}
-	if (!rc && !b.failed)
-		rc = put_state(s->pair, s->index, CUMP_HEAD, b.data, b.size, err);
-	failed = xen_bytes_free(&b);
-	if (!rc && failed)
-		rc = err_set(err, failed, "write head of %s: out of memory", s->d.name);
+	rc = put_bytes(s, CUMP_HEAD, &b, rc, err);
 	json_object_put(preface);
 	if (xch)
 		xc_interface_close(xch);
@@ -268,8 +304,9 @@ static int engine_state(void *ctx, enum cump_state which, const struct cump_sink
 {
 	struct xen_bytes b = {0};
 	struct source *s = ctx;
-	int rc = 0, failed;
+	int rc = 0;
 
+	(void)sink, (void)member; /* it is the pair's, and knows its members */
 	if (which == CUMP_HEAD)
 		return await_head(s, err);
 	if (which == CUMP_WHOLE) {
@@ -279,10 +316,7 @@ static int engine_state(void *ctx, enum cump_state which, const struct cump_sink
 		if (!rc)
 			rc = xen_put_late_end(&b, s->xch, s->d.domid, err);
 	}
-	if (!rc && !b.failed)
-		rc = sink->ops->state(sink->ctx, member, which, b.data, b.size, err);
-	failed = xen_bytes_free(&b);
-	return rc || !failed ? rc : err_set(err, failed, "write state of %s: out of memory", s->d.name);
+	return put_bytes(s, which, &b, rc, err);
 }
 
 static const struct cump_source_ops engine_source = {
@@ -294,38 +328,6 @@ static const struct cump_source_ops engine_source = {
 	.unmap = engine_unmap,
 	.state = engine_state,
 };
-
-/* ---- what the engine sees: a sink, two streams ---- */
-
-/* Frames that are no more say nothing: the other side has none there either. */
-static int put_pages(void *ctx, enum cump_member member, const struct cump_page *page, size_t n,
-		     struct err *err)
-{
-	struct source *s = ((struct xen_pair *)ctx)->member[member];
-	struct cump_page there[CUMP_BATCH];
-	size_t kept = 0;
-
-	for (size_t i = 0; i < n; i++)
-		if (xen_page_exists(page[i].type))
-			there[kept++] = page[i];
-	for (size_t i = 0; s->verify && i < kept; i++)
-		if (there[i].data)
-			xen_sent_note(&s->sent, there[i].gfn, there[i].data);
-	return kept ? xen_write_pages(s->theirs, there, kept, err) : 0;
-}
-
-static int put_state(void *ctx, enum cump_member member, enum cump_state which, const void *data, size_t n,
-		     struct err *err)
-{
-	struct xen_pair *p = ctx;
-	int rc = xen_write(p->member[member]->theirs, data, n, err);
-
-	if (!rc && which == CUMP_TAIL)
-		shutdown(p->member[member]->theirs, SHUT_WR);
-	return rc;
-}
-
-static const struct cump_sink_ops engine_sink = {put_pages, put_state};
 
 /* ---- a PV domain, which libxc writes ---- */
 

@@ -191,9 +191,14 @@ static void hold(struct xen_suspend *s, unsigned i)
 
 static void let_go(struct xen_suspend *s, unsigned i)
 {
+	bool any = false;
+
 	if (s->held[i])
 		xc_domain_unpause(s->xch, s->domid[i]);
 	s->held[i] = false;
+	for (unsigned k = 0; k < s->n; k++)
+		any = any || s->held[k];
+	s->held_us = any ? s->held_us : 0;
 }
 
 static void let_all_go(struct xen_suspend *s)
