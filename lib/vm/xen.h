@@ -76,7 +76,8 @@ int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct
 
 /*
  * While xen_suspend() runs, Xen tells it alone that a domain has suspended, and nobody else (no VIRQ_DOM_EXC, so no
- * @releaseDomain): if the caller died within it, this has all told again. Always harmless. XEN_DOMCTL_subscribe.
+ * @releaseDomain), and a guest may not have taken up its question yet: if the caller died within it, this has all told
+ * again, and takes the question back, before the guest runs on. Always harmless. XEN_DOMCTL_subscribe.
  */
 void xen_suspend_forget(xc_interface *xch, uint32_t domid);
 

@@ -476,7 +476,17 @@ static int subscribe(struct xen_suspend *s, struct err *err)
 
 void xen_suspend_forget(xc_interface *xch, uint32_t domid)
 {
+	struct xen_suspend s = {.xch = xch, .xs = xs_open(0), .domid = {domid}, .n = 1};
+	char path[80], *text = NULL;
+
 	xc_domain_subscribe_for_suspend(xch, domid, 0);
+	if (s.xs)
+		text = xs_read(s.xs, XBT_NULL, question_path(&s, 0, path), NULL);
+	if (text && !strcmp(text, "suspend"))
+		take_question_back(&s);
+	free(text);
+	if (s.xs)
+		xs_close(s.xs);
 }
 
 /* ---- for others ---- */
@@ -520,7 +530,7 @@ int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct
 	if (!rc)
 		rc = suspend_all(s, err);
 	for (unsigned i = 0; i < s->n; i++)
-		xen_suspend_forget(s->xch, s->domid[i]);
+		xc_domain_subscribe_for_suspend(s->xch, s->domid[i], 0);
 	memcpy(when_us, s->when_us, s->n * sizeof(*when_us));
 	return rc;
 }

@@ -157,10 +157,10 @@ matrix() { # VICTIM [REGEXP of steps]
 	assert_alive
 }
 
-# While it waits Xen tells it alone who has suspended; xl waits for that word as well.
+# While it waits Xen tells it alone who has suspended; xl waits for that word as well. Who is paused keeps it waiting.
 @test "a sender that dies while the guests suspend: others are told again" {
 	start_receiver
-	move --no-compress --debug-at 'send:converged=(sleep 0.04; kill -KILL $PPID) </dev/null >/dev/null 2>&1 &'
+	move --no-compress --debug-at 'send:converged=xl pause pair-vtpm; (sleep 0.3; kill -KILL $PPID) </dev/null >/dev/null 2>&1 &'
 	assert_equal "$status" 137
 	run on "$home" "$tool" recover --state-dir /tmp/c/sa
 	assert_success
