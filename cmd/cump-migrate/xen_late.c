@@ -23,11 +23,6 @@ static void unmap(void *ctx)
 	xen_maps_trim(((struct late_domain *)ctx)->maps);
 }
 
-static uint8_t *map_there(struct late_domain *d, const xen_pfn_t *gfn, size_t n, int *failed, struct err *err)
-{
-	return xen_maps_add(d->maps, PROT_READ | PROT_WRITE, gfn, n, failed, err);
-}
-
 /* Frames that came up at the source since libxl made the others. 1: all are there now. */
 static int populate_failed(struct late_domain *d, const xen_pfn_t *gfn, size_t n, const int *failed, struct err *err)
 {
@@ -48,12 +43,12 @@ static int map(void *ctx, const uint64_t *gfn, size_t n, void **to, struct err *
 {
 	struct late_domain *d = ctx;
 	int failed[CUMP_BATCH], rc = -EIO;
-	uint8_t *at = map_there(d, gfn, n, failed, err);
+	uint8_t *at = xen_maps_add(d->maps, PROT_READ | PROT_WRITE, gfn, n, failed, err);
 
 	if (at)
 		rc = populate_failed(d, gfn, n, failed, err);
 	if (rc > 0) {
-		at = map_there(d, gfn, n, failed, err);
+		at = xen_maps_add(d->maps, PROT_READ | PROT_WRITE, gfn, n, failed, err);
 		rc = at ? 0 : -EIO;
 	}
 	for (size_t i = 0; !rc && i < n; i++) {

@@ -218,7 +218,6 @@ static bool all_have_taken(const struct xen_suspend *s)
 
 static void begin_attempt(struct xen_suspend *s)
 {
-	s->held_us = 0;
 	s->gone_on = false;
 	s->asked_us = units_realtime_us();
 	for (unsigned i = 0; i < s->n; i++) {
