@@ -753,6 +753,11 @@ static void source_wait(void *m, bool yes)
 	cump_engine_pace(((struct source *)m)->pair->engine, yes ? WAIT_ROUND_US : ROUND_US);
 }
 
+static void source_hold(void *m)
+{
+	cump_engine_hold(((struct source *)m)->pair->engine);
+}
+
 static int source_fd(void *m)
 {
 	struct source *s = m;
@@ -782,7 +787,6 @@ static int source_stop_begin(void *m, struct err *err)
 	struct xen_pair *p = s->pair;
 
 	(void)err;
-	cump_engine_hold(p->engine);
 	pthread_mutex_lock(&p->lock);
 	if (p->stop_phase == STOP_NOT_YET)
 		p->stop_phase = STOP_NOW;
@@ -904,6 +908,7 @@ const struct pair_source_ops xen_source_ops = {
 	.estimate = source_estimate,
 	.built_first = source_built_first,
 	.wait = source_wait,
+	.hold = source_hold,
 	.fd = source_fd,
 	.poll = source_poll,
 	.tighten = source_tighten,

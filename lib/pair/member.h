@@ -68,6 +68,8 @@ struct pair_source_ops {
 	bool (*built_first)(void *m);
 	/* It would be stopped but for that: it need not do much until it is told otherwise. NULL: it is all the same. */
 	void (*wait)(void *m, bool yes);
+	/* Its guest is about to be stopped: what is on its way already is the last until then. NULL: its stream is held. */
+	void (*hold)(void *m);
 	/* Readable when something happened to it; -1: nothing ever does. */
 	int (*fd)(void *m);
 	/* Take in what happened to it; asks nothing. */

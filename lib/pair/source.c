@@ -504,21 +504,20 @@ static int iterate(struct send *s, struct err *err)
 /* ---- stop, send the rest ---- */
 
 /*
- * Let what is on its way arrive first, with both parked: the stops then find processors
- * that are not busy with our own data. Who is driven has little on its way between two rounds.
+ * Let what is on its way arrive first, with both held: the stops then find processors
+ * that are not busy with our own data.
  */
 static void let_arrive(struct send *s)
 {
 	uint64_t until = units_now_us() + ARRIVE_US, before, now = raw_bytes(s);
-	unsigned still = 0, parked = 0;
+	unsigned still = 0;
 
-	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
-		if (s->streams[i] && !s->budget.track[i].driven) {
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		if (s->streams[i] && ops(s, i)->hold)
+			ops(s, i)->hold(s->m[i]);
+		else if (s->streams[i])
 			wire_gate(s->wire, i, 0);
-			parked++;
-		}
-	if (!parked)
-		return;
+	}
 	do {
 		before = now;
 		poll(NULL, 0, FINISH_TICK_MS);
