@@ -95,7 +95,7 @@ refused() { # STATUS TEXT
 
 	# Two paused domains are in the way there, one after the other.
 	on "$away" sh -c 'printf "type=\"pvh\"\nname=\"pair\"\nmemory=96\nkernel=\"%s\"\n" "$1" >/tmp/c/x.cfg
-		xl create -qp /tmp/c/x.cfg' sh "$PWD/${O:-build}/lab/vmlinux"
+		xl create -qp /tmp/c/x.cfg' sh "$PWD/${O:-build}/lab-xen/vmlinux"
 	move
 	assert_equal "$status" 3
 	assert_regex "$stderr" "a domain of this name is here already"

@@ -43,8 +43,8 @@ on() { # HOST COMMAND…
 
 	on a tests/lab/xen-pair start --dir /tmp/p --timeout 300
 	run on a xl list
-	assert_line --regexp '^pair +[0-9]+ +128 '
-	assert_line --regexp '^pair-vtpm +[0-9]+ +96 '
+	assert_line --regexp '^pair +[0-9]+ +9[56] '
+	assert_line --regexp '^pair-vtpm +[0-9]+ +6[34] '
 	run -0 on a tests/lab/xen-pair ctl --dir /tmp/p vm writer
 	assert_output --partial "memwriter: pass"
 	run -0 on a sh -c 'for i in $(seq 40); do seq 3000 | md5sum; done | sort -u | wc -l'

@@ -38,8 +38,8 @@ guest() { # MEMORY MAXMEM
 		maxmem = $2
 		vcpus = 2
 		tsc_mode = "native"
-		kernel = "$O/lab/vmlinux"
-		ramdisk = "$O/lab/initramfs"
+		kernel = "$O/lab-xen/vmlinux"
+		ramdisk = "$O/lab-xen/initramfs"
 		cmdline = "console=hvc0 ctl=/dev/hvc0 loglevel=2 panic=-1 mitigations=off ipv6.disable=1 role=vm tpm=none"
 	END
 }

@@ -136,6 +136,11 @@ unpack_headers() { # RELEASE VERSION DIR
 	rm -f "$headers/vmlinux"
 }
 
+# For an initramfs; the same for the same files.
+archive() { # FOLDER
+	(cd "$1" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet)
+}
+
 compile() { # OUTPUT SOURCE [OPTION…]
 	out=$1 src=$2
 	shift 2
