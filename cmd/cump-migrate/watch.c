@@ -38,7 +38,7 @@ static void on_step(void *ctx, enum pair_step step)
 	size_t n = strlen(name);
 	int status;
 
-	if (step == STEP_SEND_STOPPED && w->status_path[0])
+	if (step == STEP_SEND_CONVERGED && w->status_path[0])
 		unlink(w->status_path); /* no figures come any more, and we may be killed */
 	if (!at || strncmp(at, name, n) != 0 || at[n] != '=')
 		return;

@@ -80,7 +80,7 @@ struct xen_pair {
 	pthread_t stopper;
 	bool has_stopper;
 	struct xen_suspend *suspend; /* the stopper's; closed when it is joined: that takes longer than the guests' stop */
-	enum stop_phase { STOP_NOT_YET, STOP_NOW, STOP_DONE, STOP_NEVER } stop_phase;
+	enum stop_phase { STOP_NOT_YET, STOP_SOON, STOP_NOW, STOP_DONE, STOP_NEVER } stop_phase;
 	struct err stop_err;
 	int stop_rc;
 	uint64_t stopped_us[CUMP_MEMBERS];
@@ -381,16 +381,25 @@ static void *run_saver(void *ctx)
 	return NULL;
 }
 
-static enum stop_phase await_stop(struct xen_pair *p)
+/* The phase that comes after @phase. */
+static enum stop_phase await_stop(struct xen_pair *p, enum stop_phase phase)
 {
-	enum stop_phase phase;
-
 	pthread_mutex_lock(&p->lock);
-	while (p->stop_phase == STOP_NOT_YET)
+	while (p->stop_phase == phase)
 		pthread_cond_wait(&p->told, &p->lock);
 	phase = p->stop_phase;
 	pthread_mutex_unlock(&p->lock);
 	return phase;
+}
+
+/* Unless it is further already. */
+static void advance_stop(struct xen_pair *p, enum stop_phase to)
+{
+	pthread_mutex_lock(&p->lock);
+	if (p->stop_phase < to)
+		p->stop_phase = to;
+	pthread_cond_broadcast(&p->told);
+	pthread_mutex_unlock(&p->lock);
 }
 
 static void say_stopped(struct xen_pair *p, int rc)
@@ -410,6 +419,7 @@ static void *run_stopper(void *ctx)
 {
 	uint32_t domid[CUMP_MEMBERS];
 	struct xen_pair *p = ctx;
+	enum stop_phase phase;
 	unsigned n = 0;
 	int rc;
 
@@ -418,7 +428,12 @@ static void *run_stopper(void *ctx)
 		if (p->member[i])
 			domid[n++] = p->member[i]->d.domid;
 	rc = xen_suspend_open(domid, n, &p->suspend, &p->stop_err);
-	if (await_stop(p) == STOP_NOW) {
+	phase = await_stop(p, STOP_NOT_YET);
+	if (phase == STOP_SOON) {
+		rc = rc ? rc : xen_suspend_mark(p->suspend, &p->stop_err);
+		phase = await_stop(p, STOP_SOON);
+	}
+	if (phase == STOP_NOW) {
 		if (!rc)
 			rc = xen_suspend(p->suspend, p->stopped_us, SUSPEND_MS, &p->stop_err);
 		say_stopped(p, rc);
@@ -440,7 +455,7 @@ static void join_stopper(struct xen_pair *p)
 	if (!p->has_stopper)
 		return;
 	pthread_mutex_lock(&p->lock);
-	if (p->stop_phase == STOP_NOT_YET)
+	if (p->stop_phase < STOP_NOW)
 		p->stop_phase = STOP_NEVER;
 	pthread_cond_broadcast(&p->told);
 	pthread_mutex_unlock(&p->lock);
@@ -755,7 +770,10 @@ static void source_wait(void *m, bool yes)
 
 static void source_hold(void *m)
 {
-	cump_engine_hold(((struct source *)m)->pair->engine);
+	struct source *s = m;
+
+	cump_engine_hold(s->pair->engine);
+	advance_stop(s->pair, STOP_SOON);
 }
 
 static int source_fd(void *m)
@@ -783,15 +801,8 @@ static void source_on_stop(void *m, void (*fn)(void *ctx), void *ctx)
 /* The first to be told tells both. */
 static int source_stop_begin(void *m, struct err *err)
 {
-	struct source *s = m;
-	struct xen_pair *p = s->pair;
-
 	(void)err;
-	pthread_mutex_lock(&p->lock);
-	if (p->stop_phase == STOP_NOT_YET)
-		p->stop_phase = STOP_NOW;
-	pthread_cond_broadcast(&p->told);
-	pthread_mutex_unlock(&p->lock);
+	advance_stop(((struct source *)m)->pair, STOP_NOW);
 	return 0;
 }
 

@@ -65,6 +65,12 @@ int xen_suspend_open(const uint32_t *domid, unsigned n, struct xen_suspend **out
 void xen_suspend_close(struct xen_suspend *s);
 
 /*
+ * Note in xenstore (/local/domain/N/util-vm/suspending, until close) that they are about to be asked; xen_suspend() does it
+ * too, but then they wait for it.
+ */
+int xen_suspend_mark(struct xen_suspend *s, struct err *err);
+
+/*
  * Ask them all, as libxl_domain_suspend_only would one, until all stand still or @timeout_ms has passed (-ETIMEDOUT: then
  * all run again; to see to that takes up to 20 s more). A guest may fail to: one that waits in its kernel for the
  * answer of another that stands still cannot be frozen. Then those that stand still run on for a moment, and all are
@@ -77,7 +83,8 @@ int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct
 /*
  * While xen_suspend() runs, Xen tells it alone that a domain has suspended, and nobody else (no VIRQ_DOM_EXC, so no
  * @releaseDomain), and a guest may not have taken up its question yet: if the caller died within it, this has all told
- * again, and takes the question back, before the guest runs on. Always harmless. XEN_DOMCTL_subscribe.
+ * again, and takes the question back, before the guest runs on. One that has taken it up is waited for until it stands
+ * still, at most 20 s, paused or not. Always harmless. XEN_DOMCTL_subscribe.
  */
 void xen_suspend_forget(xc_interface *xch, uint32_t domid);
 

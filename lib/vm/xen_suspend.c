@@ -31,6 +31,7 @@ struct xen_suspend {
 	uint32_t domid[XEN_SUSPEND_MAX];
 	evtchn_port_t theirs[XEN_SUSPEND_MAX], ours[XEN_SUSPEND_MAX]; /* the ends of the channel by which Xen tells */
 	unsigned n;
+	bool marked;
 	uint64_t when_us[XEN_SUSPEND_MAX]; /* 0: it runs */
 	uint64_t until_us;
 	/* of the attempt under way */
@@ -473,19 +474,80 @@ static int subscribe(struct xen_suspend *s, struct err *err)
 	return 0;
 }
 
+/* ---- what one that is killed leaves behind ---- */
+
+/* It is there from before the question until nothing of it is open: a question that is gone may have been taken up. */
+static char *mark_path(const struct xen_suspend *s, unsigned i, char path[80])
+{
+	snprintf(path, 80, "/local/domain/%u/util-vm/suspending", s->domid[i]);
+	return path;
+}
+
+static void remove_marks(struct xen_suspend *s)
+{
+	char path[80];
+
+	for (unsigned i = 0; i < s->n; i++)
+		xs_rm(s->xs, XBT_NULL, mark_path(s, i, path));
+	s->marked = false;
+}
+
+static bool is_marked(struct xen_suspend *s)
+{
+	char path[80], *text = xs_read(s->xs, XBT_NULL, mark_path(s, 0, path), NULL);
+	bool yes = text != NULL;
+
+	free(text);
+	return yes;
+}
+
+/* As the guest takes it up, in a transaction: one of the two has it. True: it is taken back, so that the guest will not suspend. */
+static bool take_back_for_sure(struct xen_suspend *s)
+{
+	char path[80], *text;
+	bool ours, done;
+
+	do {
+		xs_transaction_t t = xs_transaction_start(s->xs);
+
+		text = t ? xs_read(s->xs, t, question_path(s, 0, path), NULL) : NULL;
+		ours = text && !strcmp(text, "suspend");
+		free(text);
+		if (ours)
+			xs_write(s->xs, t, path, "", 0);
+		done = !t || xs_transaction_end(s->xs, t, !ours);
+	} while (!done && errno == EAGAIN);
+	return ours && done;
+}
+
+/* It may be held, which hold() has done. */
+static void await_still(struct xen_suspend *s)
+{
+	uint64_t until = units_now_us() + LATE_US;
+	xc_domaininfo_t info;
+
+	if (xc_domain_getinfolist(s->xch, s->domid[0], 1, &info) != 1 || info.domain != s->domid[0] || subscribe(s, NULL))
+		return;
+	if (info.flags & XEN_DOMINF_paused)
+		xc_domain_unpause(s->xch, s->domid[0]);
+	while (!stands_still(s, 0) && !s->when_us[0] && units_now_us() < until)
+		wait_ms(s, TICK_MS);
+}
+
 void xen_suspend_forget(xc_interface *xch, uint32_t domid)
 {
-	struct xen_suspend s = {.xch = xch, .xs = xs_open(0), .domid = {domid}, .n = 1};
-	char path[80], *text = NULL;
+	struct xen_suspend *s;
 
 	xc_domain_subscribe_for_suspend(xch, domid, 0);
-	if (s.xs)
-		text = xs_read(s.xs, XBT_NULL, question_path(&s, 0, path), NULL);
-	if (text && !strcmp(text, "suspend"))
-		take_question_back(&s);
-	free(text);
-	if (s.xs)
-		xs_close(s.xs);
+	if (xen_suspend_open(&domid, 1, &s, NULL))
+		return;
+	if (!take_back_for_sure(s) && is_marked(s) && !stands_still(s, 0)) {
+		log_verbose("domain %u was asked to suspend: until it stands still", domid);
+		await_still(s);
+		xc_domain_subscribe_for_suspend(xch, domid, 0);
+	}
+	remove_marks(s);
+	xen_suspend_close(s);
 }
 
 /* ---- for others ---- */
@@ -517,10 +579,23 @@ int xen_suspend_open(const uint32_t *domid, unsigned n, struct xen_suspend **out
 	return 0;
 }
 
+int xen_suspend_mark(struct xen_suspend *s, struct err *err)
+{
+	char path[80];
+
+	for (unsigned i = 0; !s->marked && i < s->n; i++)
+		if (!xs_write(s->xs, XBT_NULL, mark_path(s, i, path), "", 0))
+			return err_sys(err, -errno, "suspend domain %u: write to xenstore", s->domid[i]);
+	s->marked = true;
+	return 0;
+}
+
 int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct err *err)
 {
-	int rc;
+	int rc = xen_suspend_mark(s, err);
 
+	if (rc)
+		return rc;
 	memset(s->when_us, 0, sizeof(s->when_us));
 	s->until_us = units_now_us() + (uint64_t)timeout_ms * 1000;
 	for (unsigned i = 0; i < s->n; i++)
@@ -538,6 +613,8 @@ void xen_suspend_close(struct xen_suspend *s)
 {
 	if (!s)
 		return;
+	if (s->marked)
+		remove_marks(s);
 	if (s->events)
 		xenevtchn_close(s->events);
 	if (s->xs)

@@ -171,6 +171,30 @@ matrix() { # VICTIM [REGEXP of steps]
 	assert_alive
 }
 
+# By what xenstore tells: the question is written, or has been taken up. Who has taken it up suspends, whatever becomes of
+# the sender, and takes its time: it has a hundredth of a CPU. A watch tells once when it is made.
+@test "a sender that dies when a guest was asked, or has answered: none suspends afterwards" {
+	victim=sender
+	for last in pair:2 pair-vtpm:2 pair:3 pair-vtpm:3; do
+		start_receiver
+		move --no-compress --debug-at "send:converged=id=\$(xl domid ${last%:*})
+			(xenstore-watch -n ${last#*:} /local/domain/\$id/control/shutdown; kill -KILL \$PPID) </dev/null >/dev/null 2>&1 &
+			xl sched-credit2 -d ${last%:*} -c 1"
+		assert_equal "$status" 137
+		settle
+		stop_receiver
+		echo "# ${last%:*}, event ${last#*:}: $recovered" >&3
+		both_run "$home"
+		on "$home" xl sched-credit2 -d "${last%:*}" -c 0
+		assert_alive
+		both_run "$home"
+		run on "$home" xenstore-ls -f /local/domain
+		refute_output --partial util-vm/suspending
+		on a sh -c 'rm -rf /tmp/c/s[ab]/*'
+		on b sh -c 'rm -rf /tmp/c/s[ab]/*'
+	done
+}
+
 @test "the receiver's child is killed at every step" {
 	matrix child ^receive
 }
