@@ -102,7 +102,7 @@ refused() { # STATUS TEXT
 	on "$away" xl destroy pair
 	free=$(on "$away" xl info | awk '/^free_memory/ { print $3 }')
 	on "$away" sh -c 'sed -i "s/pair/other/; s/memory=.*/memory=$2/" /tmp/c/x.cfg && xl create -qp /tmp/c/x.cfg' sh \
-		"" $((free - 180))
+		"" $((free - 120))
 	move
 	assert_equal "$status" 3
 	assert_regex "$stderr" "MiB needed, Xen has [0-9]+ MiB free"
