@@ -329,14 +329,20 @@ static int run_on(struct xen_suspend *s, unsigned *failed, struct err *err)
 	return resume(s, still, err);
 }
 
-/* Who has taken the question up may stand still long after it was taken back, and nobody would wake it. */
-static void resume_latecomer(struct xen_suspend *s, unsigned i)
+static void await_latecomer(struct xen_suspend *s, unsigned i)
 {
 	uint64_t until = units_now_us() + LATE_US;
-	bool still[XEN_SUSPEND_MAX] = {false};
 
 	while (!s->when_us[i] && units_now_us() < until)
 		wait_ms(s, TICK_MS);
+}
+
+/* Who has taken the question up may stand still long after it was taken back, and nobody would wake it. */
+static void resume_latecomer(struct xen_suspend *s, unsigned i)
+{
+	bool still[XEN_SUSPEND_MAX] = {false};
+
+	await_latecomer(s, i);
 	still[i] = s->when_us[i] != 0;
 	if (still[i] && resume(s, still, NULL))
 		log_error("domain %u stands still, and could not be resumed", s->domid[i]);
@@ -520,18 +526,15 @@ static bool take_back_for_sure(struct xen_suspend *s)
 	return ours && done;
 }
 
-/* It may be held, which hold() has done. */
+/* Xen tells only of what comes after the subscription. Where nobody has paused it (hold()), to unpause it does nothing. */
 static void await_still(struct xen_suspend *s)
 {
-	uint64_t until = units_now_us() + LATE_US;
-	xc_domaininfo_t info;
-
-	if (xc_domain_getinfolist(s->xch, s->domid[0], 1, &info) != 1 || info.domain != s->domid[0] || subscribe(s, NULL))
+	if (subscribe(s, NULL))
 		return;
-	if (info.flags & XEN_DOMINF_paused)
-		xc_domain_unpause(s->xch, s->domid[0]);
-	while (!stands_still(s, 0) && !s->when_us[0] && units_now_us() < until)
-		wait_ms(s, TICK_MS);
+	xc_domain_unpause(s->xch, s->domid[0]);
+	if (!stands_still(s, 0))
+		await_latecomer(s, 0);
+	xc_domain_subscribe_for_suspend(s->xch, s->domid[0], 0);
 }
 
 void xen_suspend_forget(xc_interface *xch, uint32_t domid)
@@ -544,7 +547,6 @@ void xen_suspend_forget(xc_interface *xch, uint32_t domid)
 	if (!take_back_for_sure(s) && is_marked(s) && !stands_still(s, 0)) {
 		log_verbose("domain %u was asked to suspend: until it stands still", domid);
 		await_still(s);
-		xc_domain_subscribe_for_suspend(xch, domid, 0);
 	}
 	remove_marks(s);
 	xen_suspend_close(s);
