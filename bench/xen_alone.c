@@ -67,10 +67,9 @@ static int ready_at_once(void *m, struct err *err)
 	return 1;
 }
 
-static int stop_nothing(void *m, uint64_t *when_us, struct err *err)
+static int stop_nothing(void *m, struct pair_stop *stop, struct err *err)
 {
-	(void)m, (void)err;
-	*when_us = 0;
+	(void)m, (void)stop, (void)err;
 	return 0;
 }
 

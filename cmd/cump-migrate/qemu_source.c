@@ -266,12 +266,12 @@ static int source_stop_begin(void *m, struct err *err)
 	return qmp_start(s->q.qmp, &s->stop_id, err, "stop", NULL);
 }
 
-static int source_stop_end(void *m, uint64_t *when_us, struct err *err)
+static int source_stop_end(void *m, struct pair_stop *stop, struct err *err)
 {
 	struct source *s = m;
 	int rc = qmp_finish(s->q.qmp, s->stop_id, QEMU_QMP_MS, NULL, err);
 
-	*when_us = s->stopped_us; /* the event comes before the answer */
+	stop->still_us = s->stopped_us; /* the event comes before the answer */
 	return rc;
 }
 

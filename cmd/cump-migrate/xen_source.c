@@ -83,7 +83,7 @@ struct xen_pair {
 	enum stop_phase { STOP_NOT_YET, STOP_SOON, STOP_NOW, STOP_DONE, STOP_NEVER } stop_phase;
 	struct err stop_err;
 	int stop_rc;
-	uint64_t stopped_us[CUMP_MEMBERS];
+	struct xen_still still[CUMP_MEMBERS];
 	unsigned users;
 };
 
@@ -435,7 +435,7 @@ static void *run_stopper(void *ctx)
 	}
 	if (phase == STOP_NOW) {
 		if (!rc)
-			rc = xen_suspend(p->suspend, p->stopped_us, SUSPEND_MS, &p->stop_err);
+			rc = xen_suspend(p->suspend, p->still, SUSPEND_MS, &p->stop_err);
 		say_stopped(p, rc);
 	}
 	return NULL;
@@ -806,16 +806,17 @@ static int source_stop_begin(void *m, struct err *err)
 	return 0;
 }
 
-static int source_stop_end(void *m, uint64_t *when_us, struct err *err)
+static int source_stop_end(void *m, struct pair_stop *stop, struct err *err)
 {
 	struct source *s = m;
 	struct xen_pair *p = s->pair;
+	const struct xen_still *still = &p->still[p->member[0] ? s->index : 0];
 
 	pthread_mutex_lock(&p->lock);
 	while (p->stop_phase != STOP_DONE)
 		pthread_cond_wait(&p->told, &p->lock);
 	pthread_mutex_unlock(&p->lock);
-	*when_us = p->stopped_us[p->member[0] ? s->index : 0];
+	*stop = (struct pair_stop){still->when_us, still->since_us};
 	return p->stop_rc ? err_set(err, p->stop_rc, "%s", p->stop_err.text) : 0;
 }
 

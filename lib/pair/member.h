@@ -45,6 +45,11 @@ struct pair_estimate {
 	bool driven; /* by us, page by page: it does not stop by itself and need not be parked */
 };
 
+struct pair_stop {
+	uint64_t still_us; /* CLOCK_REALTIME at which its guest stood still; 0: it has none of its own */
+	uint64_t since_us; /* CLOCK_MONOTONIC from which on it has served nobody; 0: from stop_begin on */
+};
+
 struct pair_source_ops {
 	/* @where names it as where() does, also after a crash of ours. */
 	int (*open)(struct json_object *where, void **m, struct err *err);
@@ -79,9 +84,9 @@ struct pair_source_ops {
 	 * its socket it would look at its log again, find nothing, and stop its guest.
 	 */
 	void (*tighten)(void *m, bool tight);
-	/* Stop its guest, in two halves so that both members' stops overlap. *@when_us: CLOCK_REALTIME. */
+	/* Stop its guest, in two halves so that both members' stops overlap. *@stop is all 0 before. */
 	int (*stop_begin)(void *m, struct err *err);
-	int (*stop_end)(void *m, uint64_t *when_us, struct err *err);
+	int (*stop_end)(void *m, struct pair_stop *stop, struct err *err);
 	/* Its guest stands still: send the rest, as fast as it can. */
 	int (*finish)(void *m, struct err *err);
 	/* Its guest runs here again as it did before. */

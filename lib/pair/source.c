@@ -526,28 +526,39 @@ static void let_arrive(struct send *s)
 	} while (still < STILL_TICKS && units_now_us() < until);
 }
 
+/* A member without a guest of its own (a TPM process) stops with the other. */
+static void note_stops(struct send *s, const struct pair_stop stop[PAIR_MEMBERS], uint64_t asked_us)
+{
+	uint64_t first = stop[0].still_us, second = stop[1].still_us;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		const struct pair_stop *own = stop[i].still_us ? &stop[i] : &stop[!i];
+
+		s->report->member[i].stopped_at_us = own->since_us ? own->since_us : asked_us;
+	}
+	if (first && second)
+		s->report->stop_skew_us = first > second ? first - second : second - first;
+}
+
 static int stop_both(struct send *s, struct err *err)
 {
-	uint64_t when[PAIR_MEMBERS] = {0}, now;
+	struct pair_stop stop[PAIR_MEMBERS] = {{0}};
 	int rc = 0, begun = 0;
+	uint64_t asked;
 
 	if (!s->watch[0].stopped && !s->watch[1].stopped)
 		let_arrive(s);
-	now = units_now_us();
+	asked = units_now_us();
 	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++, begun++)
 		rc = ops(s, i)->stop_begin(s->m[i], err);
 	for (int i = 0; i < begun; i++) {
-		int one = ops(s, (unsigned)i)->stop_end(s->m[i], &when[i], rc ? NULL : err);
+		int one = ops(s, (unsigned)i)->stop_end(s->m[i], &stop[i], rc ? NULL : err);
 
-		s->report->member[i].stopped_at_us = now;
 		rc = rc ? rc : one;
 	}
-	if (rc)
-		return rc;
-	/* A member without a guest of its own (a TPM process) stops with the other. */
-	if (when[0] && when[1])
-		s->report->stop_skew_us = when[0] > when[1] ? when[0] - when[1] : when[1] - when[0];
-	return 0;
+	if (!rc)
+		note_stops(s, stop, asked);
+	return rc;
 }
 
 /* Until a member may have ended, or something is on the wire. */
@@ -670,34 +681,34 @@ static enum pair_outcome roll_back(struct send *s, struct err *err)
 	return PAIR_ROLLED_BACK;
 }
 
-static void note_started(struct send *s)
+/* The destination tells how long before its "done" each of them ran; what that takes to come is downtime to us. */
+static void note_started(struct send *s, struct json_object *done)
 {
 	struct pair_report *r = s->report;
-	uint64_t now = units_now_us();
+	uint64_t now = units_now_us(), first_stop = UINT64_MAX, last_start = 0;
 
 	r->total_us = now - r->step_us[STEP_SEND_REQUEST];
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
-		r->member[i].started_at_us = now;
-		r->member[i].downtime_us = now - r->member[i].stopped_at_us;
-		if (r->member[i].downtime_us > r->downtime_us)
-			r->downtime_us = r->member[i].downtime_us;
+		struct pair_member_report *m = &r->member[i];
+		uint64_t ago = message_number(done, i ? "vtpm_ran_us" : "vm_ran_us");
+
+		m->started_at_us = ago < now - m->stopped_at_us ? now - ago : now;
+		m->downtime_us = m->started_at_us - m->stopped_at_us;
+		if (m->stopped_at_us < first_stop)
+			first_stop = m->stopped_at_us;
+		if (m->started_at_us > last_start)
+			last_start = m->started_at_us;
 	}
+	r->downtime_us = last_start - first_stop;
 }
 
-static enum pair_outcome finish_done(struct send *s, struct json_object *done)
+static enum pair_outcome finish_done(struct send *s)
 {
 	struct settle_ask ask = {s->conf->security, &s->conf->dest, 0};
 	struct err err = {0};
 	struct json_object *e;
 	bool told;
 
-	/* The destination tells how long before its "done" each of them ran. */
-	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
-		uint64_t ago = message_number(done, i ? "vtpm_ran_us" : "vm_ran_us");
-
-		if (ago < s->report->member[i].downtime_us)
-			s->report->member[i].downtime_us -= ago;
-	}
 	step(s, STEP_SEND_DONE);
 	if (journal_append(s->journal, "done", NULL, &err))
 		log_error("%s", err.text);
@@ -734,8 +745,8 @@ static enum pair_outcome decide(struct send *s, struct err *err)
 		rc = message_expect(s->wire, "done", (int)(s->conf->limits.rendezvous_us / 1000),
 				    &done, NULL, err);
 	if (!rc) {
-		note_started(s);
-		out = finish_done(s, done);
+		note_started(s, done);
+		out = finish_done(s);
 		json_object_put(done);
 		return out;
 	}

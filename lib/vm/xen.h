@@ -74,11 +74,18 @@ int xen_suspend_mark(struct xen_suspend *s, struct err *err);
  * Ask them all, as libxl_domain_suspend_only would one, until all stand still or @timeout_ms has passed (-ETIMEDOUT: then
  * all run again; to see to that takes up to 20 s more). A guest may fail to: one that waits in its kernel for the
  * answer of another that stands still cannot be frozen. Then those that stand still run on for a moment, and all are
- * asked again; so they are, at most three times, where they stood still more than 5 ms apart. @when_us, one each:
- * CLOCK_REALTIME at which it was found to stand still. Who takes the question up first is paused until the
- * other does, at most 50 ms: if the caller dies then, it stays so.
+ * asked again; so they are, at most three times, where they stood still more than 5 ms apart. @still, one each. Who takes
+ * the question up first is paused until the other does, at most 50 ms: if the caller dies then, it stays so.
  */
-int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct err *err);
+struct xen_still {
+	uint64_t when_us; /* CLOCK_REALTIME at which it was found to stand still */
+	/*
+	 * CLOCK_MONOTONIC from which on nothing of the guest ran but its way to a standstill: it had taken the question
+	 * up, or was paused. That much later, if it ran on in between because all were asked again. 0: not known.
+	 */
+	uint64_t since_us;
+};
+int xen_suspend(struct xen_suspend *s, struct xen_still *still, int timeout_ms, struct err *err);
 
 /*
  * While xen_suspend() runs, Xen tells it alone that a domain has suspended, and nobody else (no VIRQ_DOM_EXC, so no

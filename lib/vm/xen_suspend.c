@@ -33,9 +33,10 @@ struct xen_suspend {
 	unsigned n;
 	bool marked;
 	uint64_t when_us[XEN_SUSPEND_MAX]; /* 0: it runs */
-	uint64_t until_us;
+	uint64_t since_us[XEN_SUSPEND_MAX], ran_from_us[XEN_SUSPEND_MAX]; /* xen_still's; when all ran on, 0: they did not */
+	uint64_t begun_us, until_us;
 	/* of the attempt under way */
-	uint64_t asked_us; /* as when_us, by the real clock */
+	uint64_t asked_us; /* as when_us, by the real clock; 0: none yet */
 	unsigned asked[XEN_SUSPEND_MAX], touched[XEN_SUSPEND_MAX]; /* written by us; written, or emptied by the guest */
 	unsigned seen[XEN_SUSPEND_MAX]; /* of the latter */
 	bool taken[XEN_SUSPEND_MAX], held[XEN_SUSPEND_MAX];
@@ -208,6 +209,17 @@ static void let_all_go(struct xen_suspend *s)
 		let_go(s, i);
 }
 
+/* At @now_us, which hold() comes after. */
+static void note_taken(struct xen_suspend *s, unsigned i, uint64_t now_us)
+{
+	s->taken[i] = true;
+	if (!s->since_us[i])
+		s->since_us[i] = now_us;
+	else if (s->ran_from_us[i])
+		s->since_us[i] += now_us - s->ran_from_us[i];
+	s->ran_from_us[i] = 0;
+}
+
 static bool all_have_taken(const struct xen_suspend *s)
 {
 	bool all = true;
@@ -219,9 +231,13 @@ static bool all_have_taken(const struct xen_suspend *s)
 
 static void begin_attempt(struct xen_suspend *s)
 {
+	bool again = s->asked_us != 0;
+
 	s->gone_on = false;
 	s->asked_us = units_realtime_us();
 	for (unsigned i = 0; i < s->n; i++) {
+		if (again && !s->since_us[i]) /* it was not seen to take the last one up, and may have */
+			s->since_us[i] = s->begun_us;
 		s->asked[i] = s->touched[i] = s->seen[i] = 0;
 		s->taken[i] = false;
 	}
@@ -261,13 +277,16 @@ static void keep_in_step(struct xen_suspend *s)
 	for (unsigned i = 0; i < s->n; i++) {
 		/* As often as it was written by us says nothing. */
 		if (s->touched[i] != s->seen[i] && s->touched[i] > s->asked[i] && !s->taken[i]) {
+			uint64_t now = units_now_us();
+
 			s->seen[i] = s->touched[i];
 			hold(s, i);
-			s->taken[i] = taken_up(s, i);
-			if (s->taken[i])
+			if (taken_up(s, i)) {
+				note_taken(s, i, now);
 				tell(s, i, "has taken it up", units_realtime_us());
-			else
+			} else {
 				let_go(s, i);
+			}
 		}
 	}
 	if (!s->gone_on && (all_have_taken(s) || (s->held_us && units_now_us() - s->held_us > STEP_US))) {
@@ -370,6 +389,8 @@ static int ask_once_more(struct xen_suspend *s, struct err *err)
 	if (rc)
 		take_question_back(s);
 	second = run_on(s, &none, rc ? NULL : err);
+	for (unsigned i = 0; i < s->n; i++)
+		s->ran_from_us[i] = s->since_us[i] ? units_now_us() : 0;
 	if (!rc && second)
 		take_question_back(s);
 	return rc ? rc : second;
@@ -592,14 +613,18 @@ int xen_suspend_mark(struct xen_suspend *s, struct err *err)
 	return 0;
 }
 
-int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct err *err)
+int xen_suspend(struct xen_suspend *s, struct xen_still *still, int timeout_ms, struct err *err)
 {
 	int rc = xen_suspend_mark(s, err);
 
 	if (rc)
 		return rc;
 	memset(s->when_us, 0, sizeof(s->when_us));
-	s->until_us = units_now_us() + (uint64_t)timeout_ms * 1000;
+	memset(s->since_us, 0, sizeof(s->since_us));
+	memset(s->ran_from_us, 0, sizeof(s->ran_from_us));
+	s->asked_us = 0;
+	s->begun_us = units_now_us();
+	s->until_us = s->begun_us + (uint64_t)timeout_ms * 1000;
 	for (unsigned i = 0; i < s->n; i++)
 		wait_ms(s, 0); /* a channel, as a watch, tells once when it is made */
 	rc = subscribe(s, err);
@@ -607,7 +632,8 @@ int xen_suspend(struct xen_suspend *s, uint64_t *when_us, int timeout_ms, struct
 		rc = suspend_all(s, err);
 	for (unsigned i = 0; i < s->n; i++)
 		xc_domain_subscribe_for_suspend(s->xch, s->domid[i], 0);
-	memcpy(when_us, s->when_us, s->n * sizeof(*when_us));
+	for (unsigned i = 0; i < s->n; i++)
+		still[i] = (struct xen_still){s->when_us[i], s->since_us[i]};
 	return rc;
 }
 
