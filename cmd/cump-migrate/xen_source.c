@@ -27,7 +27,6 @@
 #include "xen_maps.h"
 #include "xen_stream.h"
 
-#define ROUND_US 10000	  /* between the beginnings of two rounds */
 #define WAIT_ROUND_US 250000 /* while libxl builds both over there, and nothing else is left to do */
 #define SUSPEND_MS 30000  /* for both guests to suspend */
 #define PAGE 4096u
@@ -661,7 +660,7 @@ static int source_join(void *vm, void *vtpm, struct err *err)
 	if (!rc && p->ended < 0)
 		rc = err_sys(err, -errno, "join pair");
 	if (!rc)
-		rc = cump_engine_new(source, &sink, policy, ROUND_US, &p->engine, err);
+		rc = cump_engine_new(source, &sink, policy, PAIR_ROUND_US, &p->engine, err);
 	if (rc) {
 		if (p->ended >= 0)
 			close(p->ended);
@@ -722,7 +721,7 @@ static int estimate_offline(struct source *s, struct pair_estimate *e, struct er
 {
 	struct xen_pair *p = s->pair;
 
-	e->driven = true;
+	e->driven = e->held = true;
 	e->total_bytes = e->remaining_bytes = 0;
 	e->round = 1;
 	pthread_mutex_lock(&p->lock);
@@ -745,8 +744,10 @@ static int source_estimate(void *m, struct pair_estimate *e, struct err *err)
 	cump_engine_stats(s->pair->engine, &st);
 	p = &st.member[s->index];
 	e->driven = true;
+	e->held = st.phase == CUMP_HELD;
 	e->phase = st.phase == CUMP_DONE ? PAIR_COMPLETED : st.phase == CUMP_FAILED ? PAIR_FAILED : PAIR_ACTIVE;
 	e->round = st.round;
+	e->round_us = st.begun_us;
 	e->total_bytes = p->pages * PAGE;
 	e->remaining_bytes = p->remaining * PAGE;
 	e->normal_pages = p->sent - p->empty;
@@ -765,7 +766,7 @@ static bool source_built_first(void *m)
 
 static void source_wait(void *m, bool yes)
 {
-	cump_engine_pace(((struct source *)m)->pair->engine, yes ? WAIT_ROUND_US : ROUND_US);
+	cump_engine_pace(((struct source *)m)->pair->engine, yes ? WAIT_ROUND_US : PAIR_ROUND_US);
 }
 
 static void source_hold(void *m)

@@ -74,7 +74,18 @@ static bool leave(struct cump_engine *e, bool last)
 	bool yes;
 
 	pthread_mutex_lock(&e->lock);
-	yes = e->abort || ((e->hold || e->finish) && !last);
+	yes = e->abort || (e->finish && !last);
+	pthread_mutex_unlock(&e->lock);
+	return yes;
+}
+
+/* Is it the last while they run? */
+static bool no_more_rounds(struct cump_engine *e)
+{
+	bool yes;
+
+	pthread_mutex_lock(&e->lock);
+	yes = e->abort || e->finish || e->hold;
 	pthread_mutex_unlock(&e->lock);
 	return yes;
 }
@@ -100,6 +111,7 @@ static void await_round(struct cump_engine *e, uint64_t begun_us)
 static void await_finish(struct cump_engine *e)
 {
 	pthread_mutex_lock(&e->lock);
+	e->stats.phase = CUMP_HELD;
 	while (!e->finish && !e->abort)
 		pthread_cond_wait(&e->told, &e->lock);
 	pthread_mutex_unlock(&e->lock);
@@ -160,7 +172,7 @@ void cump_engine_free(struct cump_engine *e)
 /* ---- pages ---- */
 
 /* What the members have left in this round; counted once a round, then kept by note_batch. */
-static void note_round(struct cump_engine *e, uint64_t round)
+static void note_round(struct cump_engine *e, uint64_t round, uint64_t begun_us)
 {
 	uint64_t deferred[CUMP_MEMBERS];
 
@@ -170,6 +182,7 @@ static void note_round(struct cump_engine *e, uint64_t round)
 	}
 	pthread_mutex_lock(&e->lock);
 	e->stats.round = round;
+	e->stats.begun_us = begun_us;
 	for (unsigned i = 0; i < CUMP_MEMBERS; i++) {
 		e->stats.member[i].remaining = e->to_send[i] + deferred[i];
 		e->stats.member[i].deferred += deferred[i];
@@ -369,7 +382,7 @@ static int copy_while_running(struct cump_engine *e, struct err *err)
 {
 	int rc = begin(e, err);
 
-	for (uint64_t round = 1; !rc && !leave(e, false); round++) {
+	for (uint64_t round = 1; !rc && !no_more_rounds(e); round++) {
 		uint64_t begun = units_now_us();
 
 		if (round > 1)
@@ -381,7 +394,7 @@ static int copy_while_running(struct cump_engine *e, struct err *err)
 		if (rc)
 			break;
 		cump_decide(&e->cump, 0, e->cump.words);
-		note_round(e, round);
+		note_round(e, round, begun);
 		rc = copy_round(e, err);
 		if (!rc)
 			await_round(e, begun);
@@ -413,6 +426,7 @@ static int finish_member(struct cump_engine *e, unsigned member, struct err *err
 /* One after the other, the one with less first: the other side restores it while the larger is on its way. */
 static int copy_the_rest(struct cump_engine *e, struct err *err)
 {
+	uint64_t begun = units_now_us();
 	struct cump_stats now;
 	unsigned first;
 	int rc = clean_both(e, true, err);
@@ -421,7 +435,7 @@ static int copy_the_rest(struct cump_engine *e, struct err *err)
 		return rc;
 	cump_decide_all(&e->cump);
 	cump_engine_stats(e, &now);
-	note_round(e, now.round + 1);
+	note_round(e, now.round + 1, begun);
 	first = smaller(e);
 	rc = finish_member(e, first, err);
 	return rc ? rc : finish_member(e, !first, err);

@@ -69,6 +69,7 @@ struct cump_source {
 
 enum cump_phase {
 	CUMP_COPYING,	/* rounds while the members run */
+	CUMP_HELD,	/* the last of these is over; they still run */
 	CUMP_FINISHING, /* they stand still: the last round and the state */
 	CUMP_DONE,
 	CUMP_FAILED,
@@ -85,7 +86,8 @@ struct cump_progress {
 
 struct cump_stats {
 	enum cump_phase phase;
-	uint64_t round; /* from 1 */
+	uint64_t round;	   /* from 1 */
+	uint64_t begun_us; /* CLOCK_MONOTONIC: when this round's log was read */
 	struct cump_progress member[CUMP_MEMBERS];
 };
 
@@ -108,7 +110,10 @@ int cump_engine_run(struct cump_engine *e, struct err *err);
 
 /* As @round_us of cump_engine_new; comes into effect at once. */
 void cump_engine_pace(struct cump_engine *e, uint64_t round_us);
-/* Both members are about to stand still: no further round, which would only take time from them. */
+/*
+ * Both members are about to stand still: no further round after this one, which would only take time from them. What is
+ * left of this one would have to be sent while they stand still.
+ */
 void cump_engine_hold(struct cump_engine *e);
 /* Both members stand still: send the rest. Comes into effect at the next batch. */
 void cump_engine_finish(struct cump_engine *e);

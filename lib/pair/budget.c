@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "pair/budget.h"
 
+#include <math.h>
 #include <string.h>
 
 #define WINDOW_US 50000		/* bandwidth is measured over at least so long */
@@ -10,6 +11,7 @@
  */
 #define PASS_SLACK (64u << 10)
 #define LAST_BYTES (512u << 10) /* a trickle must not bring a member to the end of its pass */
+#define WORTH_IT 0.75 /* so much of this round, at most, is another round worth */
 #define PAGE_SLACK (64u << 10) /* a parked hypervisor has this much in its socket anyway */
 
 void budget_init(struct budget *b, uint64_t limit_us, uint64_t max_rounds)
@@ -29,16 +31,17 @@ void budget_note(struct budget *b, unsigned owner, const struct pair_estimate *e
 	t->driven = e->driven;
 	t->total = e->total_bytes;
 	if (e->round != t->round) {
+		uint64_t sync_us = e->round_us && e->round_us <= now_us ? e->round_us : now_us;
+
 		/* What is left at the start of a round was dirtied during the one before. */
-		if (t->round && now_us > t->sync_us) {
-			t->dirty_rate = (double)e->remaining_bytes * 1e6 /
-					(double)(now_us - t->sync_us);
+		if (t->round && sync_us > t->sync_us) {
 			t->dirtied = e->remaining_bytes;
-			t->took_us = now_us - t->sync_us;
+			t->took_us = sync_us - t->sync_us;
+			t->dirty_rate = (double)t->dirtied * 1e6 / (double)t->took_us;
 			t->rated = true;
 		}
 		t->round = e->round;
-		t->sync_us = now_us;
+		t->sync_us = sync_us;
 	}
 	t->remaining = e->remaining_bytes;
 }
@@ -154,6 +157,32 @@ static uint64_t credit_of(struct budget *b, unsigned owner, uint64_t now_us)
 	return BUDGET_TRICKLE_BYTES;
 }
 
+/*
+ * Of driven members: what is written while this round lasts is what would be left after it, and how long that takes to
+ * send, how long another round would last. It pays if it is a good deal shorter than this one; not with a guest that writes
+ * faster than its pages can be sent, nor where a round is as short as can be.
+ */
+static bool another_round_pays(const struct budget *b, uint64_t now_us)
+{
+	double bytes = 0, this_us, next_us, so_far_us = 0;
+	uint64_t took_us = 0;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+		const struct budget_track *t = &b->track[i];
+
+		if (!t->streams || !t->driven)
+			continue;
+		bytes += (double)t->dirtied;
+		took_us = t->took_us;
+		so_far_us = (double)(now_us - t->sync_us);
+	}
+	if (!took_us || b->bandwidth < 1)
+		return false;
+	this_us = fmax(fmax(PAIR_ROUND_US, so_far_us), bytes * 1e6 / b->bandwidth);
+	next_us = fmax(PAIR_ROUND_US, bytes * this_us / (double)took_us * 1e6 / b->bandwidth);
+	return next_us < this_us * WORTH_IT;
+}
+
 enum budget_verdict budget_decide(struct budget *b, uint64_t now_us, uint64_t credit[PAIR_MEMBERS])
 {
 	bool near = true, forced = false, known = true;
@@ -167,7 +196,7 @@ enum budget_verdict budget_decide(struct budget *b, uint64_t now_us, uint64_t cr
 	}
 	if (forced)
 		return BUDGET_FORCED;
-	if (near && known && budget_downtime_us(b, now_us) <= b->limit_us)
+	if (near && known && budget_downtime_us(b, now_us) <= b->limit_us && !another_round_pays(b, now_us))
 		return BUDGET_STOP;
 	if (near)
 		let_one_through(b, now_us);

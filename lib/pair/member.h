@@ -35,14 +35,18 @@ enum pair_phase {
 	PAIR_FAILED,
 };
 
+#define PAIR_ROUND_US 10000 /* between the beginnings of two rounds of a driven member, at least */
+
 struct pair_estimate {
 	enum pair_phase phase;
 	uint64_t total_bytes;	  /* of RAM */
 	uint64_t remaining_bytes; /* not sent yet in this round */
 	uint64_t round;		  /* times the dirty log was read; grows by one a pass */
+	uint64_t round_us;	  /* CLOCK_MONOTONIC of the last time; 0: it is not told, about now */
 	uint64_t zero_pages, normal_pages;
 	uint64_t deferred_pages, resent_pages; /* of those that are driven: skipped in a round; sent again */
 	bool driven; /* by us, page by page: it does not stop by itself and need not be parked */
+	bool held;   /* as hold() has it: nothing more is sent while its guest runs */
 };
 
 struct pair_stop {
@@ -73,7 +77,10 @@ struct pair_source_ops {
 	bool (*built_first)(void *m);
 	/* It would be stopped but for that: it need not do much until it is told otherwise. NULL: it is all the same. */
 	void (*wait)(void *m, bool yes);
-	/* Its guest is about to be stopped: what is on its way already is the last until then. NULL: its stream is held. */
+	/*
+	 * Its guest is about to be stopped: the round that it is in is the last until then, and when that is over, the
+	 * estimate says so. NULL: its stream is held as it is.
+	 */
 	void (*hold)(void *m);
 	/* Readable when something happened to it; -1: nothing ever does. */
 	int (*fd)(void *m);

@@ -45,7 +45,8 @@ struct send {
 	bool ran[PAIR_MEMBERS]; /* it ran before: it shall run afterwards */
 	bool built; /* the other side has said so */
 	bool waits; /* the members were told so */
-	uint64_t fresh_round; /* when it is over, little is left again */
+	bool holds; /* they are about to be stopped */
+	bool held[PAIR_MEMBERS];
 	struct stop_watch watch[PAIR_MEMBERS];
 	struct budget budget;
 	struct pair_progress progress;
@@ -319,6 +320,7 @@ static int look(struct send *s, bool *all_completed, struct err *err)
 				       s->report->member[i].id.name, why);
 		}
 		*all_completed = *all_completed && e.phase == PAIR_COMPLETED;
+		s->held[i] = e.held;
 		budget_note(&s->budget, i, &e, units_now_us());
 		s->report->member[i].rounds = e.round;
 		s->report->member[i].zero_pages = e.zero_pages;
@@ -399,22 +401,16 @@ static bool must_wait(struct send *s)
 	return false;
 }
 
-/* By the budget (@near) and by the other side. After a wait, when what was written meanwhile has been sent. */
+/* By the budget (@near) and by the other side. */
 static bool may_stop(struct send *s, bool near)
 {
-	bool must = must_wait(s), wait = must && (near || s->waits), fresh = true;
+	bool must = must_wait(s), wait = must && (near || s->waits);
 
-	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
-		if (!s->streams[i] || !ops(s, i)->wait)
-			continue;
-		if (s->waits != wait)
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		if (s->streams[i] && ops(s, i)->wait && s->waits != wait)
 			ops(s, i)->wait(s->m[i], wait);
-		if (s->waits && !wait)
-			s->fresh_round = s->budget.track[i].round + 2;
-		fresh = fresh && s->budget.track[i].round >= s->fresh_round;
-	}
 	s->waits = wait;
-	return near && !must && fresh;
+	return near && !must;
 }
 
 /*
@@ -453,7 +449,25 @@ static void wait_tick(struct send *s)
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		p[1 + i] = (struct pollfd){s->streams[i] ? ops(s, i)->fd(s->m[i]) : -1, POLLIN, 0};
-	poll(p, 1 + PAIR_MEMBERS, s->waits ? FAR_TICK_MS : tick_ms(&s->budget));
+	poll(p, 1 + PAIR_MEMBERS, s->holds ? FINISH_TICK_MS : s->waits ? FAR_TICK_MS : tick_ms(&s->budget));
+}
+
+/* No further round, of those that we drive. */
+static void hold(struct send *s)
+{
+	for (unsigned i = 0; !s->holds && i < PAIR_MEMBERS; i++)
+		if (s->streams[i] && ops(s, i)->hold)
+			ops(s, i)->hold(s->m[i]);
+	s->holds = true;
+}
+
+static bool all_held(const struct send *s)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
+		all = all && (!s->streams[i] || !ops(s, i)->hold || s->held[i]);
+	return all;
 }
 
 static int iterate(struct send *s, struct err *err)
@@ -478,10 +492,12 @@ static int iterate(struct send *s, struct err *err)
 		now = units_now_us();
 		v = budget_decide(&s->budget, now, credit);
 		trace_budget(&s->budget, credit);
-		if (may_stop(s, v != BUDGET_GO_ON)) {
+		if (!s->holds && may_stop(s, v != BUDGET_GO_ON)) {
 			s->report->forced = v == BUDGET_FORCED;
-			return 0;
+			hold(s);
 		}
+		if (s->holds && all_held(s))
+			return 0;
 		for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 			const struct budget_track *t = &s->budget.track[i];
 
@@ -504,7 +520,7 @@ static int iterate(struct send *s, struct err *err)
 /* ---- stop, send the rest ---- */
 
 /*
- * Let what is on its way arrive first, with both held: the stops then find processors
+ * Let what is on its way arrive first, and no more: the stops then find processors
  * that are not busy with our own data.
  */
 static void let_arrive(struct send *s)
@@ -513,9 +529,7 @@ static void let_arrive(struct send *s)
 	unsigned still = 0;
 
 	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
-		if (s->streams[i] && ops(s, i)->hold)
-			ops(s, i)->hold(s->m[i]);
-		else if (s->streams[i])
+		if (s->streams[i] && !ops(s, i)->hold)
 			wire_gate(s->wire, i, 0);
 	}
 	do {

@@ -13,8 +13,9 @@
 #include "base/units.h"
 #include "vm/xen.h"
 
-#define PATIENCE_US 500000 /* from one's standing still, or the question, to the other's; it grows: hosts are busy */
+#define PATIENCE_US 125000 /* from one's standing still to the other's; it grows: hosts are busy */
 #define PATIENCE_MAX_US 4000000
+#define FIRST_TIMES 4	   /* so much more from the question to the first one's: nobody stands still meanwhile */
 #define AGAIN_US 150000	   /* a guest that is still at its last attempt does not see the question */
 /* Linux tries to freeze its processes for pm_freeze_timeout, 20 s unless told otherwise. */
 #define LATE_US 20000000
@@ -300,7 +301,7 @@ static bool attempt(struct xen_suspend *s, uint64_t patience_us)
 	uint64_t since = units_now_us();
 	unsigned still = how_many_still(s), now;
 
-	while (still < s->n && units_now_us() - since < patience_us) {
+	while (still < s->n && units_now_us() - since < (still ? patience_us : FIRST_TIMES * patience_us)) {
 		wait_ms(s, TICK_MS);
 		now = how_many_still(s);
 		if (!now)

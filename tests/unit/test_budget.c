@@ -408,10 +408,11 @@ static void a_driven_pair_is_not_parked(void **state)
 
 	(void)state;
 	budget_init(&b, LIMIT_US, ROUNDS);
-	for (uint64_t round = 1; round < 4; round++, now += 100000)
+	for (uint64_t round = 1; round < 4; round++) {
+		now += 100000;
 		for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
 			struct pair_estimate e = {.phase = PAIR_ACTIVE, .total_bytes = 512 * MIB,
-						  .remaining_bytes = round < 3 ? 64 * MIB : MIB,
+						  .remaining_bytes = round < 3 ? 64 * MIB : MIB / 4,
 						  .round = round, .driven = true};
 
 			budget_note(&b, i, &e, now + i);
@@ -421,13 +422,47 @@ static void a_driven_pair_is_not_parked(void **state)
 				assert_true(credit[i] == BUDGET_NO_LIMIT);
 			}
 		}
-	assert_int_equal(budget_decide(&b, now, credit), BUDGET_STOP);
+	}
+	assert_int_equal(budget_decide(&b, now + 1, credit), BUDGET_STOP);
+}
+
+/* A round of a driven pair took @took_us, and since @ago_us @dirtied bytes are to be sent at 100 MiB/s. */
+static enum budget_verdict after_a_round(uint64_t took_us, uint64_t dirtied, uint64_t ago_us)
+{
+	uint64_t credit[PAIR_MEMBERS], now = 2000000;
+	struct budget b;
+
+	budget_init(&b, LIMIT_US, ROUNDS);
+	budget_note_bytes(&b, 0, now - 1000000);
+	budget_note_bytes(&b, 100 * MIB, now);
+	for (uint64_t round = 1; round < 3; round++, now += round == 2 ? took_us : 0)
+		for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+			struct pair_estimate e = {.phase = PAIR_ACTIVE, .total_bytes = 512 * MIB,
+						  .remaining_bytes = dirtied / 2, .round = round, .driven = true};
+
+			budget_note(&b, i, &e, now);
+		}
+	return budget_decide(&b, now + ago_us, credit);
+}
+
+static void another_round_is_made_where_it_pays(void **state)
+{
+	(void)state;
+	/* 2 MiB take 20 ms, and meanwhile a tenth of that is written. */
+	assert_int_equal(after_a_round(200000, 2 * MIB, 0), BUDGET_GO_ON);
+	/* As much as is sent is written again. */
+	assert_int_equal(after_a_round(20000, 2 * MIB, 0), BUDGET_STOP);
+	/* No round is shorter than this one. */
+	assert_int_equal(after_a_round(200000, MIB / 2, 0), BUDGET_STOP);
+	/* But it was begun long ago, and what was written since is not known yet. */
+	assert_int_equal(after_a_round(200000, MIB / 2, 100000), BUDGET_GO_ON);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_driven_pair_is_not_parked),
+		cmocka_unit_test(another_round_is_made_where_it_pays),
 		cmocka_unit_test(idle_vtpm_and_busy_vm),
 		cmocka_unit_test(both_busy),
 		cmocka_unit_test(both_idle),
