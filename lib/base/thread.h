@@ -15,4 +15,7 @@ void thread_batch(void);
  */
 void thread_urgent(void);
 
+/* As it was before either of them (SCHED_OTHER). */
+void thread_normal(void);
+
 #endif

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/units.h"
 #include "pair/message.h"
 #include "pair/settle.h"
@@ -99,6 +100,7 @@ int settle_sink_go(struct journal *j, struct settle_sink *s, const struct pair_h
 	struct err second = {0};
 	int rc = 0;
 
+	thread_urgent(); /* the first one that runs keeps this system busy, and the other waits for it */
 	for (unsigned k = PAIR_MEMBERS; !rc && k-- > 0;) {
 		if (s->runs[k])
 			rc = s->driver[k]->sink->go(s->m[k], err);
@@ -106,6 +108,7 @@ int settle_sink_go(struct journal *j, struct settle_sink *s, const struct pair_h
 		if (!rc)
 			tell_step(hooks, k ? STEP_RECEIVE_VTPM : STEP_RECEIVE_STARTED);
 	}
+	thread_normal();
 	for (unsigned i = 0; !rc && i < PAIR_MEMBERS; i++)
 		if (!s->driver[i]->sink->alive(s->m[i]))
 			rc = err_set(err, -ECHILD, "start pair: its %s ended at once",
