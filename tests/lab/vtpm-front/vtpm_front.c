@@ -4,7 +4,6 @@
  * another guest. vtpm-back.c tells why they go by datagrams. Unlike xen-tpmfront it keeps its TPM through a suspend,
  * and who waits for an answer can be frozen: a VM suspends whether its vTPM is still there or not.
  */
-#include <linux/freezer.h>
 #include <linux/inet.h>
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
