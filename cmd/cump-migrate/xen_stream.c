@@ -249,12 +249,17 @@ static int add_params(struct xen_bytes *b, xc_interface *xch, uint32_t domid, st
 	return 0;
 }
 
-int xen_put_end(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err)
+static int add_cpus(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err)
 {
 	int rc = add_tsc(b, xch, domid, err);
 
-	if (!rc)
-		rc = add_context(b, xch, domid, err);
+	return rc ? rc : add_context(b, xch, domid, err);
+}
+
+int xen_put_end(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err)
+{
+	int rc = add_cpus(b, xch, domid, err);
+
 	if (!rc)
 		rc = add_params(b, xch, domid, err);
 	add_record(b, REC_END, NULL, 0);
@@ -264,10 +269,8 @@ int xen_put_end(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct e
 
 int xen_put_late_end(struct xen_bytes *b, xc_interface *xch, uint32_t domid, struct err *err)
 {
-	int rc = add_tsc(b, xch, domid, err);
+	int rc = add_cpus(b, xch, domid, err);
 
-	if (!rc)
-		rc = add_context(b, xch, domid, err);
 	add_record(b, REC_END, NULL, 0);
 	return rc;
 }

@@ -67,7 +67,7 @@ uint64_t budget_downtime_us(const struct budget *b, uint64_t now_us);
 
 enum budget_verdict {
 	BUDGET_GO_ON,
-	BUDGET_STOP,   /* within the budget: stop both now */
+	BUDGET_STOP,   /* within the budget, and another round of driven members would not pay: stop both now */
 	BUDGET_FORCED, /* the rounds are used up, or one stopped by itself: stop both now */
 };
 

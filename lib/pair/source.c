@@ -528,10 +528,9 @@ static void let_arrive(struct send *s)
 	uint64_t until = units_now_us() + ARRIVE_US, before, now = raw_bytes(s);
 	unsigned still = 0;
 
-	for (unsigned i = 0; i < PAIR_MEMBERS; i++) {
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		if (s->streams[i] && !ops(s, i)->hold)
 			wire_gate(s->wire, i, 0);
-	}
 	do {
 		before = now;
 		poll(NULL, 0, FINISH_TICK_MS);
