@@ -301,7 +301,7 @@ static bool attempt(struct xen_suspend *s, uint64_t patience_us)
 	uint64_t since = units_now_us();
 	unsigned still = how_many_still(s), now;
 
-	while (still < s->n && units_now_us() - since < (still ? patience_us : FIRST_TIMES * patience_us)) {
+	while (still < s->n && !late(s) && units_now_us() - since < (still ? patience_us : FIRST_TIMES * patience_us)) {
 		wait_ms(s, TICK_MS);
 		now = how_many_still(s);
 		if (!now)
@@ -384,14 +384,16 @@ static int ask_once_more(struct xen_suspend *s, struct err *err)
 {
 	unsigned none = 0;
 	int rc, second;
+	uint64_t now;
 
 	begin_attempt(s);
 	rc = ask_all(s, s->n, err);
 	if (rc)
 		take_question_back(s);
 	second = run_on(s, &none, rc ? NULL : err);
+	now = units_now_us();
 	for (unsigned i = 0; i < s->n; i++)
-		s->ran_from_us[i] = s->since_us[i] ? units_now_us() : 0;
+		s->ran_from_us[i] = s->since_us[i] ? now : 0;
 	if (!rc && second)
 		take_question_back(s);
 	return rc ? rc : second;
