@@ -15,7 +15,7 @@ void thread_batch(void);
  */
 void thread_urgent(void);
 
-/* As it was before either of them (SCHED_OTHER). */
+/* As threads are unless somebody says otherwise (SCHED_OTHER): after either of them. */
 void thread_normal(void);
 
 #endif

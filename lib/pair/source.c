@@ -455,7 +455,7 @@ static void wait_tick(struct send *s)
 /* No further round, of those that we drive. */
 static void hold(struct send *s)
 {
-	for (unsigned i = 0; !s->holds && i < PAIR_MEMBERS; i++)
+	for (unsigned i = 0; i < PAIR_MEMBERS; i++)
 		if (s->streams[i] && ops(s, i)->hold)
 			ops(s, i)->hold(s->m[i]);
 	s->holds = true;

@@ -70,13 +70,6 @@ void xen_suspend_close(struct xen_suspend *s);
  */
 int xen_suspend_mark(struct xen_suspend *s, struct err *err);
 
-/*
- * Ask them all, as libxl_domain_suspend_only would one, until all stand still or @timeout_ms has passed (-ETIMEDOUT: then
- * all run again; to see to that takes up to 20 s more). A guest may fail to: one that waits in its kernel for the
- * answer of another that stands still cannot be frozen. Then those that stand still run on for a moment, and all are
- * asked again; so they are, at most three times, where they stood still more than 5 ms apart. @still, one each. Who takes
- * the question up first is paused until the other does, at most 50 ms: if the caller dies then, it stays so.
- */
 struct xen_still {
 	uint64_t when_us; /* CLOCK_REALTIME at which it was found to stand still */
 	/*
@@ -85,6 +78,14 @@ struct xen_still {
 	 */
 	uint64_t since_us;
 };
+
+/*
+ * Ask them all, as libxl_domain_suspend_only would one, until all stand still or @timeout_ms has passed (-ETIMEDOUT: then
+ * all run again; to see to that takes up to 20 s more). A guest may fail to: one that waits in its kernel for the
+ * answer of another that stands still cannot be frozen. Then those that stand still run on for a moment, and all are
+ * asked again; so they are, at most three times, where they stood still more than 5 ms apart. @still, one each. Who takes
+ * the question up first is paused until the other does, at most 50 ms: if the caller dies then, it stays so.
+ */
 int xen_suspend(struct xen_suspend *s, struct xen_still *still, int timeout_ms, struct err *err);
 
 /*

@@ -74,6 +74,7 @@ on() { # HOST COMMAND…
 	on a tests/lab/xen-pair start --dir /tmp/p --timeout 300
 	run -0 on a tests/lab/xen-pair plain-migrate --dir /tmp/p --to b
 	echo "# $output" >&3
+	assert_output --regexp '"total_ms":[0-9]+'
 	[ "$(jq '.vm_ms > 0 and .vm_downtime_us > 0 and .vm_downtime_us < 1000 * .vm_ms
 		and .vtpm_downtime_us > 0 and .vtpm_downtime_us < 1000 * .vtpm_ms' <<<"${lines[-1]}")" = true ]
 	run on a xl list
